@@ -1,0 +1,1 @@
+"""patchflow feeds 3D medical images to neural networks."""

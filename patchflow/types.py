@@ -1,0 +1,48 @@
+"""Names for the shapes and arrays that pass between the rooms, and the one place that reads sizes given by users."""
+
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from patchflow.errors import ArgumentError
+
+Int3 = tuple[int, int, int]
+"""Voxels along the three voxel axes I, J, K."""
+
+Array = npt.NDArray[Any]
+Affine = npt.NDArray[np.float64]
+"""4x4 float64, voxel index to RAS+ millimetres."""
+
+SizeLike = int | Sequence[int]
+"""An int for all three axes, or three ints."""
+
+
+def int3(value: SizeLike, what: str, minimum: int = 1) -> Int3:
+    """Read a size in voxels: an int for all axes, or three ints.
+
+    Args:
+        value: what the user gave.
+        what: the argument's name, for the error.
+        minimum: the least allowed along each axis.
+
+    Raises:
+        ArgumentError: for a float (the message gives the number of voxels meant), another length, or less than `minimum`.
+    """
+    parts: Sequence[Any] = value if isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, str) else (value,) * 3
+    if len(parts) != 3:
+        raise ArgumentError(f"{what} must be an int or three ints (I, J, K), not {value!r}: it has {len(parts)} values")
+    result = tuple(_voxels(part, what, value, minimum) for part in parts)
+    return result[0], result[1], result[2]
+
+
+def _voxels(part: Any, what: str, value: Any, minimum: int) -> int:
+    if isinstance(part, bool) or not isinstance(part, (Integral, np.integer)):
+        if isinstance(part, Real):
+            raise ArgumentError(f"{what} is counted in voxels and must be an int, not the float {part!r}: write {round(float(part))}")
+        raise ArgumentError(f"{what} must be an int or three ints (I, J, K), not {value!r}")
+    if part < minimum:
+        raise ArgumentError(f"{what} must be at least {minimum} along every axis, not {value!r}")
+    return int(part)
