@@ -11,4 +11,5 @@ def spacing(affine: npt.ArrayLike) -> npt.NDArray[np.float64]:
         affine: 4x4, voxel index to RAS+ millimetres; rotated and sheared affines are fine.
     """
     columns = np.asarray(affine, dtype=np.float64)[:3, :3]
-    return np.sqrt((columns * columns).sum(axis=0))
+    norms: npt.NDArray[np.float64] = np.sqrt((columns * columns).sum(axis=0))
+    return norms

@@ -1,0 +1,85 @@
+"""Window functions along one axis, normalised so that all windows of a grid sum to one at every voxel.
+
+A window is separable and a grid is a product of starts per axis, so the sum over the grid of `wi * wj * wk` is the product of the three
+sums along the axes. Dividing each axis's windows by that axis's sum therefore normalises the whole: no count volume, no final division.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from patchflow.errors import ArgumentError
+
+OverlapMode = Literal["crop", "average", "hann", "gaussian"]
+"""How predictions are combined where windows overlap."""
+
+Weights = npt.NDArray[np.float64]
+
+
+def check_overlap_mode(mode: str) -> OverlapMode:
+    """Return `mode` if it is one of the four; raises `ArgumentError` otherwise."""
+    for known in get_args(OverlapMode):
+        if mode == known:
+            return known  # type: ignore[no-any-return]
+    raise ArgumentError(f"overlap_mode must be one of {', '.join(get_args(OverlapMode))}, not {mode!r}")
+
+
+def average(size: int) -> Weights:
+    """Equal weights."""
+    return np.ones(size)
+
+
+def hann(size: int) -> Weights:
+    """A Hann window of `size + 2` points less its two zeros, `sin^2(pi (x + 1) / (size + 1))`: positive everywhere, so borders count too."""
+    window: Weights = np.sin(np.pi * np.arange(1, size + 1) / (size + 1)) ** 2
+    return window
+
+
+def gaussian(size: int) -> Weights:
+    """A Gaussian about the window's middle with a standard deviation of `size / 8` voxels, as in nnU-Net and MONAI.
+
+    Its smallest value is about exp(-8), so nothing underflows and no floor is needed.
+    """
+    x = np.arange(size) - (size - 1) / 2
+    window: Weights = np.exp(-0.5 * (x / (size / 8)) ** 2)
+    return window
+
+
+_PROFILES: dict[str, Callable[[int], Weights]] = {"average": average, "hann": hann, "gaussian": gaussian}
+
+
+def axis_weights(mode: OverlapMode, starts: Sequence[int], size: int, n: int) -> Weights:
+    """The weights of every window along one axis: float64 (windows, size), summing to one at each of the axis's `n` voxels.
+
+    Parts of a window outside the volume weigh nothing.
+
+    Args:
+        mode: "crop" gives zeros and ones (see `crop_bounds`), the others their window function divided by the sum of all windows.
+        starts: ascending first voxels of the windows, which together cover the axis.
+        size: voxels of a window.
+        n: voxels of the volume along this axis.
+    """
+    weights = np.zeros((len(starts), size))
+    if mode == "crop":
+        for row, start, (low, high) in zip(weights, starts, crop_bounds(starts, size, n), strict=True):
+            row[low - start : high - start] = 1
+        return weights
+    profile = _PROFILES[mode](size)
+    boxes = [(max(start, 0), min(start + size, n), start) for start in starts]
+    total = np.zeros(n)
+    for low, high, start in boxes:
+        total[low:high] += profile[low - start : high - start]
+    for row, (low, high, start) in zip(weights, boxes, strict=True):
+        row[low - start : high - start] = profile[low - start : high - start] / total[low:high]
+    return weights
+
+
+def crop_bounds(starts: Sequence[int], size: int, n: int) -> list[tuple[int, int]]:
+    """The voxels (first, one past the last) of which each window is the only owner: overlaps are split at their middle.
+
+    The first window owns the near border and the last the far one. As the starts ascend, every window owns at least one voxel.
+    """
+    middles = [(left + size + right) // 2 for left, right in zip(starts[:-1], starts[1:], strict=True)]
+    return list(zip([0, *middles], [*middles, n], strict=True))
