@@ -1,1 +1,124 @@
-"""patchflow feeds 3D medical images to neural networks."""
+"""patchflow feeds 3D medical images to neural networks: cached subjects, streams of augmented patches, stitched predictions.
+
+    import patchflow as pf
+
+    subjects = pf.find_subjects("data", image="*/image.nii.gz", label="*/label.nii.gz")
+    cache = pf.build_cache(subjects, "cache", preprocess=pf.Pipeline([pf.preprocess.ZNormalize()]))
+    queue = pf.Queue(cache, pf.LabelSampler(96, label="label"), batch_size=2, num_workers=2)
+    for batch in queue:
+        batch["image"], batch["label"]  # tensors (B, C, I, J, K)
+
+Names are imported where they are first used, so that `import patchflow` costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from patchflow.errors import (
+    ArgumentError,
+    CacheDamagedError,
+    CacheError,
+    CacheFormatError,
+    ImageError,
+    ImageFileError,
+    InferenceError,
+    MemoryBudgetError,
+    PatchflowError,
+    SamplerError,
+    SubjectError,
+    TransformError,
+    UnknownNameError,
+    WorkerError,
+)
+
+if TYPE_CHECKING:  # what type checkers and editors see; `_HOMES` says the same to the interpreter, and a test holds the two together
+    from patchflow import augment, preprocess
+    from patchflow.augment.recipe import Recipe
+    from patchflow.cache.build import build_cache
+    from patchflow.cache.read import open_cache
+    from patchflow.datamodule import PatchDataModule
+    from patchflow.geometry.location import PatchLocation
+    from patchflow.images.image import LabelMap, ScalarImage
+    from patchflow.inference.aggregator import GridAggregator
+    from patchflow.inference.grid import GridSampler
+    from patchflow.inference.predict import predict
+    from patchflow.loading.queue import Queue
+    from patchflow.preprocess.pipeline import Pipeline
+    from patchflow.sampling.label import LabelSampler
+    from patchflow.sampling.mixed import MixedSampler
+    from patchflow.sampling.uniform import UniformSampler
+    from patchflow.sampling.weighted import WeightedSampler
+    from patchflow.subjects import Subject, find_subjects
+
+__all__ = [
+    "ArgumentError",
+    "CacheDamagedError",
+    "CacheError",
+    "CacheFormatError",
+    "GridAggregator",
+    "GridSampler",
+    "ImageError",
+    "ImageFileError",
+    "InferenceError",
+    "LabelMap",
+    "LabelSampler",
+    "MemoryBudgetError",
+    "MixedSampler",
+    "PatchDataModule",
+    "PatchLocation",
+    "PatchflowError",
+    "Pipeline",
+    "Queue",
+    "Recipe",
+    "SamplerError",
+    "ScalarImage",
+    "Subject",
+    "SubjectError",
+    "TransformError",
+    "UniformSampler",
+    "UnknownNameError",
+    "WeightedSampler",
+    "WorkerError",
+    "augment",
+    "build_cache",
+    "find_subjects",
+    "open_cache",
+    "predict",
+    "preprocess",
+]
+
+_HOMES = {
+    "GridAggregator": "patchflow.inference.aggregator",
+    "GridSampler": "patchflow.inference.grid",
+    "LabelMap": "patchflow.images.image",
+    "LabelSampler": "patchflow.sampling.label",
+    "MixedSampler": "patchflow.sampling.mixed",
+    "PatchDataModule": "patchflow.datamodule",
+    "PatchLocation": "patchflow.geometry.location",
+    "Pipeline": "patchflow.preprocess.pipeline",
+    "Queue": "patchflow.loading.queue",
+    "Recipe": "patchflow.augment.recipe",
+    "ScalarImage": "patchflow.images.image",
+    "Subject": "patchflow.subjects",
+    "UniformSampler": "patchflow.sampling.uniform",
+    "WeightedSampler": "patchflow.sampling.weighted",
+    "build_cache": "patchflow.cache.build",
+    "find_subjects": "patchflow.subjects",
+    "open_cache": "patchflow.cache.read",
+    "predict": "patchflow.inference.predict",
+}
+_ROOMS = ("augment", "preprocess")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"patchflow.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'patchflow' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value  # the next look-up does not come here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
