@@ -1,5 +1,6 @@
+"""Small random subjects that several test files share."""
+
 import numpy as np
-import pytest
 
 import patchflow as pf
 from patchflow import seeding
@@ -16,14 +17,3 @@ def make_subjects(count=4, seed=0):
         image = rng.integers(-500, 1500, (2, *shape)).astype(np.int16)
         subjects.append(pf.Subject(f"s{number}", image=pf.ScalarImage(image), label=pf.LabelMap(label), age=50 + number))
     return subjects
-
-
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory):
-    pipeline = pf.Pipeline([pf.preprocess.ZNormalize()])
-    return pf.build_cache(make_subjects(), tmp_path_factory.mktemp("cache"), preprocess=pipeline, progress=False)
-
-
-@pytest.fixture
-def sampler():
-    return pf.LabelSampler(patch_size=(8, 6, 10), label="label", probabilities={0: 1, 1: 1, 2: 2})
