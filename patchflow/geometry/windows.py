@@ -5,6 +5,7 @@ sums along the axes. Dividing each axis's windows by that axis's sum therefore n
 """
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Literal, get_args
 
 import numpy as np
@@ -32,7 +33,7 @@ def average(size: int) -> Weights:
 
 
 def hann(size: int) -> Weights:
-    """A Hann window of `size + 2` points less its two zeros, `sin^2(pi (x + 1) / (size + 1))`: positive everywhere, so borders count too."""
+    """A Hann window of `size + 2` points less its two zeros: `sin^2(pi (x + 1) / (size + 1))`, positive at every voxel."""
     window: Weights = np.sin(np.pi * np.arange(1, size + 1) / (size + 1)) ** 2
     return window
 
@@ -81,5 +82,5 @@ def crop_bounds(starts: Sequence[int], size: int, n: int) -> list[tuple[int, int
 
     The first window owns the near border and the last the far one. As the starts ascend, every window owns at least one voxel.
     """
-    middles = [(left + size + right) // 2 for left, right in zip(starts[:-1], starts[1:], strict=True)]
+    middles = [(left + size + right) // 2 for left, right in pairwise(starts)]
     return list(zip([0, *middles], [*middles, n], strict=True))

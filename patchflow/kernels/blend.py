@@ -53,7 +53,7 @@ def _first(slices: tuple[slice, slice, slice]) -> tuple[int, int, int]:
     return i, j, k
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True)
 def _add_rows(out, patch, wi, wj, wk, out_shape, patch_shape, out_first, patch_first):  # type: ignore[no-untyped-def]
     n = wk.size
     for c in range(patch_shape[0]):
@@ -67,7 +67,7 @@ def _add_rows(out, patch, wi, wj, wk, out_shape, patch_shape, out_first, patch_f
                     out_row[k] += patch_row[k] * (weight * wk[k])
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True)
 def _count_nonfinite(bits):  # type: ignore[no-untyped-def]
     count = 0
     for n in range(bits.size):
