@@ -1,0 +1,126 @@
+"""The command line: `patchflow demo` and `patchflow cache build|info|verify`.
+
+An error that patchflow raises on purpose is one line on stderr and exit code 2; `--debug` shows the traceback.
+"""
+
+import argparse
+import ast
+import sys
+from collections.abc import Sequence
+
+from patchflow import preprocess
+from patchflow.cache.build import build_cache
+from patchflow.cache.read import open_cache
+from patchflow.errors import ArgumentError, PatchflowError
+from patchflow.preprocess.pipeline import Pipeline
+from patchflow.subjects import find_subjects
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0, 1 where `verify` found damage, 2 for an error."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except PatchflowError as error:
+        if options.debug:
+            raise
+        print(f"patchflow: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("patchflow: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser = argparse.ArgumentParser(prog="patchflow", description="Feeds 3D medical images to neural networks.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    demo = commands.add_parser(
+        "demo", parents=[common], help="real data, a trained network and a label map, in minutes and without a download"
+    )
+    demo.add_argument("--folder", default="patchflow-demo", help="where its files go (default: %(default)s)")
+    demo.add_argument("--steps", type=int, default=None, help="training steps of two patches")
+    demo.add_argument("--seed", type=int, default=0)
+    demo.set_defaults(run=_demo)
+
+    cache = commands.add_parser("cache", help="build, describe or check a cache").add_subparsers(required=True, metavar="COMMAND")
+    build = cache.add_parser("build", parents=[common], help="build a cache of the subjects in a folder, or go on with one")
+    build.add_argument("data", help="the folder with the images")
+    build.add_argument("cache", help="the cache's folder")
+    build.add_argument(
+        "images", nargs="+", metavar="NAME=PATTERN", help="such as image='*/t1.nii.gz' label='*/seg.nii.gz'; * is the subject"
+    )
+    build.add_argument(
+        "--preprocess", nargs="*", default=[], metavar="STEP", help="such as ZNormalize or 'Window(center=40, width=400)', in this order"
+    )
+    build.add_argument("--layout", default="auto", choices=("auto", "contiguous", "compressed"))
+    build.add_argument("--workers", type=int, default=0, help="worker processes (default: none)")
+    build.set_defaults(run=_build)
+    info = cache.add_parser("info", parents=[common], help="what a cache holds")
+    info.add_argument("cache", help="the cache's folder")
+    info.set_defaults(run=_info)
+    verify = cache.add_parser("verify", parents=[common], help="read every block of a cache and compare it with its checksum")
+    verify.add_argument("cache", help="the cache's folder")
+    verify.set_defaults(run=_verify)
+    return parser
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from patchflow import demo  # imports lightning, which no other command needs
+
+    scores = demo.run(options.folder, seed=options.seed, **({} if options.steps is None else {"steps": options.steps}))
+    return 0 if scores else 1
+
+
+def _build(options: argparse.Namespace) -> int:
+    patterns = dict(_pair(text, "NAME=PATTERN") for text in options.images)
+    subjects = find_subjects(options.data, **patterns)
+    steps = [_step(text) for text in options.preprocess]
+    cache = build_cache(
+        subjects, options.cache, preprocess=Pipeline(steps) if steps else None, layout=options.layout, num_workers=options.workers
+    )
+    print(cache)
+    return 0
+
+
+def _info(options: argparse.Namespace) -> int:
+    print(open_cache(options.cache))
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    cache = open_cache(options.cache)
+    findings = cache.verify()
+    for finding in findings:
+        print(finding)
+    print(f"{len(cache)} entries, {len(findings)} damaged" if findings else f"{len(cache)} entries, every block as it was written")
+    return 1 if findings else 0
+
+
+def _pair(text: str, form: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name.isidentifier() and equals and value):
+        raise ArgumentError(f"expected {form}, not {text!r}")
+    return name, value
+
+
+def _step(text: str) -> preprocess.Step:
+    """A preprocessing step from its name, or from a call with literal arguments. Only literals are read: nothing is evaluated."""
+    known = [name for name in preprocess.__all__ if name not in ("Pipeline", "Step")]
+    try:
+        tree = ast.parse(text, mode="eval").body
+        name, keywords = (tree.func, tree.keywords) if isinstance(tree, ast.Call) and not tree.args else (tree, [])
+        if not isinstance(name, ast.Name) or name.id not in known:
+            raise ArgumentError(f"no preprocessing step {text!r}: there are {', '.join(known)}, such as Window(center=40, width=400)")
+        step: preprocess.Step = getattr(preprocess, name.id)(**{word.arg: ast.literal_eval(word.value) for word in keywords})
+    except PatchflowError:
+        raise
+    except (TypeError, SyntaxError, ValueError) as error:
+        raise ArgumentError(f"preprocessing step {text!r}: {error}") from error
+    return step
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+
+import patchflow as pf
+from patchflow import seeding
+from patchflow.cli import main
+from patchflow.images.write import write_nifti
+
+
+@pytest.fixture
+def data(tmp_path):
+    rng = seeding.generator(0)
+    for name in ("anna", "ben"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        write_nifti(tmp_path / "data" / name / "t1.nii.gz", rng.integers(0, 900, (12, 13, 14)).astype(np.int16), np.eye(4))
+        write_nifti(tmp_path / "data" / name / "seg.nii.gz", rng.integers(0, 3, (12, 13, 14)).astype(np.uint8), np.eye(4))
+    return tmp_path
+
+
+def build(folder, *more):
+    return main(["cache", "build", str(folder / "data"), str(folder / "cache"), "image=*/t1.nii.gz", "label=*/seg.nii.gz", *more])
+
+
+def test_build_info_and_verify(data, capsys):
+    assert build(data, "--preprocess", "Clamp(low=0, high=500)", "Rescale(out=(0, 1))", "--layout", "compressed") == 0
+    cache = pf.open_cache(data / "cache")
+    volume = cache["anna"].read("image", pf.PatchLocation((0, 0, 0), (12, 13, 14)))
+    source = pf.ScalarImage(data / "data" / "anna" / "t1.nii.gz").data
+    assert np.abs(volume - np.clip(source, 0, 500) / 500).max() < 1e-6
+    capsys.readouterr()
+    assert main(["cache", "info", str(data / "cache")]) == 0
+    shown = capsys.readouterr().out
+    assert "anna" in shown
+    assert "compressed" in shown
+    assert main(["cache", "verify", str(data / "cache")]) == 0
+    assert "2 entries, every block as it was written" in capsys.readouterr().out
+
+
+def test_verify_finds_damage_and_exits_with_1(data, capsys):
+    assert build(data, "--layout", "contiguous") == 0
+    path = data / "cache" / "entries" / "ben.h5"
+    content = bytearray(path.read_bytes())
+    voxels = pf.ScalarImage(data / "data" / "ben" / "t1.nii.gz").load().array.tobytes()
+    content[content.index(voxels) + 100] ^= 1
+    path.write_bytes(content)
+    assert main(["cache", "verify", str(data / "cache")]) == 1
+    shown = capsys.readouterr().out
+    assert "ben" in shown
+    assert "image" in shown
+    assert "1 damaged" in shown
+
+
+@pytest.mark.parametrize(
+    ("more", "what"),
+    [
+        (["--preprocess", "Sharpen"], "no preprocessing step"),
+        (["--preprocess", "__import__('os')"], "no preprocessing step"),
+        (["--preprocess", "Clamp(low=0, hihg=1)"], "hihg"),
+        (["--preprocess", "Clamp(low=open('x'), high=1)"], "Clamp"),
+        (["nonsense"], "NAME=PATTERN"),
+    ],
+)
+def test_an_error_is_one_line_and_exit_code_2(data, capsys, more, what):
+    assert build(data, *more) == 2
+    errors = capsys.readouterr().err.strip().splitlines()
+    assert len(errors) == 1
+    assert errors[0].startswith("patchflow: error: ")
+    assert what in errors[0]
+
+
+def test_a_folder_that_is_no_cache_is_an_error_and_debug_shows_where(tmp_path, capsys):
+    assert main(["cache", "info", str(tmp_path)]) == 2
+    assert str(tmp_path) in capsys.readouterr().err
+    with pytest.raises(pf.PatchflowError):
+        main(["cache", "info", str(tmp_path), "--debug"])
