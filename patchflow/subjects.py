@@ -1,0 +1,190 @@
+"""Subjects: named images on one voxel grid, plus metadata; and finding them in folders."""
+
+import re
+from collections.abc import Iterable
+from itertools import combinations, product
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from patchflow.errors import ArgumentError, SubjectError, UnknownNameError
+from patchflow.images.image import Image, LabelMap, ScalarImage
+from patchflow.types import Affine, Int3
+
+TOLERANCE = 0.1
+"""Images are on one grid if no corner of one lies further than this from that of the other, in units of the smallest spacing."""
+
+_LABEL_WORDS = {"label", "labels", "mask", "masks", "seg", "segmentation"}
+_BATCH_KEYS = {"location", "index", "subject"}
+_BAD_IN_NAMES = re.compile(r'[\x00-\x1f/\\:*?"<>|]')
+
+
+class Subject:
+    """Named images on one voxel grid, plus metadata.
+
+    Args:
+        name: unique among the subjects used together, and usable as a file name.
+        **images_or_metadata: values that are a `ScalarImage` or `LabelMap` are images, all others metadata.
+
+    Attributes:
+        name: the name.
+        images: read-only mapping of image names to images, in the order given.
+        metadata: dict of the rest.
+
+    Raises:
+        SubjectError: for a name that cannot be a file's, no image, an image named as a batch's own keys ("location", "index",
+            "subject"), or an array that is not wrapped in an image.
+    """
+
+    def __init__(self, name: str, /, **images_or_metadata: Any) -> None:
+        self.name = _checked_name(name)
+        self._images = {key: value for key, value in images_or_metadata.items() if isinstance(value, Image)}
+        self.metadata: dict[str, Any] = {key: value for key, value in images_or_metadata.items() if not isinstance(value, Image)}
+        for key, value in self.metadata.items():
+            if getattr(value, "ndim", 0) >= 3:
+                raise SubjectError(f"subject {name!r}: {key!r} is a bare array: wrap it in pf.ScalarImage(...) or pf.LabelMap(...)")
+        if not self._images:
+            raise SubjectError(f"subject {name!r} has no image: give one, for example image=pf.ScalarImage('image.nii.gz')")
+        for key in self._images:
+            if not key or key in _BATCH_KEYS or key.startswith(".") or _BAD_IN_NAMES.search(key):
+                raise SubjectError(f"subject {name!r}: an image cannot be named {key!r}, which batches or files use otherwise: rename it")
+
+    @property
+    def images(self) -> MappingProxyType[str, Image]:
+        """Image names to images, in the order given."""
+        return MappingProxyType(self._images)
+
+    def __getitem__(self, name: str) -> Image:
+        try:
+            return self._images[name]
+        except KeyError:
+            raise UnknownNameError(f"subject {self.name!r} has no image {name!r}: it has {', '.join(map(repr, self._images))}") from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._images
+
+    @property
+    def shape(self) -> Int3:
+        """Voxels (I, J, K), of the first image."""
+        i, j, k = next(iter(self._images.values())).shape[1:]
+        return i, j, k
+
+    @property
+    def affine(self) -> Affine:
+        """4x4 float64, voxel index to RAS+ millimetres, of the first image."""
+        return next(iter(self._images.values())).affine
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Millimetres between voxels along I, J, K, of the first image."""
+        return next(iter(self._images.values())).spacing
+
+    def check(self) -> None:
+        """Check that all images are on one voxel grid, from their headers alone.
+
+        Shapes must be equal. Affines may differ by rounding: no corner voxel may lie further from where the other image has it than
+        `TOLERANCE` (a tenth) of the smallest spacing in millimetres. A shift by half a voxel, a flip or another spacing is well beyond.
+
+        Raises:
+            SubjectError: naming both images and their files.
+            ImageFileError: for a header that cannot be read.
+        """
+        for (one, first), (two, second) in combinations(self._images.items(), 2):
+            both = f"subject {self.name!r}: {one!r} ({first.describe()}) and {two!r} ({second.describe()})"
+            if first.shape[1:] != second.shape[1:]:
+                raise SubjectError(f"{both} are of different shapes, {first.shape[1:]} and {second.shape[1:]}: resample one to the other")
+            moved = _farthest_corner(first, second)
+            allowed = TOLERANCE * min(*first.spacing, *second.spacing)
+            if not moved <= allowed:
+                raise SubjectError(
+                    f"{both} are at different places: corners are up to {moved:.6g} mm apart, and {allowed:.6g} mm are allowed; "
+                    f"resample one to the other, or set the right affine. Affines: {first.affine.tolist()} and {second.affine.tolist()}"
+                )
+
+    def __repr__(self) -> str:
+        parts = [f"{key}={value!r}" for key, value in (*self._images.items(), *self.metadata.items())]
+        return f"Subject({self.name!r}, {', '.join(parts)})"
+
+
+def find_subjects(folder: str | Path, *, labels: Iterable[str] | None = None, **patterns: str) -> list[Subject]:
+    """Find the subjects below a folder, by one pattern per image.
+
+        find_subjects("data", image="*/image.nii.gz", label="*/label.nii.gz")
+        find_subjects("Task04", t1="imagesTr/*_0000.nii.gz", t2="imagesTr/*_0001.nii.gz", label="labelsTr/*.nii.gz")
+
+    Args:
+        folder: where the patterns start.
+        labels: the images that are label maps. Unless given, those with "label", "mask", "seg" or "segmentation" (or a plural of the
+            first two) among the words of their name, as in "label", "tumour_mask" and "seg_2"; all others are scalar images.
+        **patterns: image name to a path below `folder` with exactly one `*`, which stands for the subject's name. It matches within one
+            folder or file name, and no hidden files; every other character stands for itself.
+
+    Returns:
+        Subjects sorted by name, every one with every image. No file is opened.
+
+    Raises:
+        ArgumentError: for a pattern without exactly one `*`, no pattern, or a name in `labels` that has no pattern.
+        SubjectError: when the folder is not there, nothing is found, or a subject lacks an image (all that are missing are listed).
+    """
+    root = Path(folder)
+    kinds = _kinds(patterns, labels)
+    if not root.is_dir():
+        raise SubjectError(f"{root} is not a folder: there are no subjects to find")
+    found = {key: _matches(root, key, pattern) for key, pattern in patterns.items()}
+    names = sorted(set().union(*found.values()))
+    if not names:
+        raise SubjectError(f"no subject in {root.absolute()}: nothing matches {' or '.join(map(repr, patterns.values()))}")
+    lacking = [(name, key) for name in names for key in patterns if name not in found[key]]
+    if lacking:
+        listed = [f"{name!r} lacks {key!r} ({root / patterns[key].replace('*', name)})" for name, key in lacking[:20]]
+        more = f"; and {len(lacking) - 20} more" if len(lacking) > 20 else ""
+        raise SubjectError(f"of {len(names)} subjects, {len(lacking)} images are missing: {'; '.join(listed)}{more}: add or move the files")
+    return [Subject(name, **{key: kinds[key](found[key][name]) for key in patterns}) for name in names]
+
+
+def _kinds(patterns: dict[str, str], labels: Iterable[str] | None) -> dict[str, type[Image]]:
+    if not patterns:
+        raise ArgumentError('give a pattern for each image, for example image="*/image.nii.gz"')
+    if labels is None:
+        labels = [key for key in patterns if _LABEL_WORDS & set(re.split(r"[^a-z]+", key.lower()))]
+    labels = [labels] if isinstance(labels, str) else list(labels)
+    if unknown := set(labels) - set(patterns):
+        raise ArgumentError(f"labels names {', '.join(map(repr, sorted(unknown)))}, for which there is no pattern: it has {list(patterns)}")
+    return {key: LabelMap if key in labels else ScalarImage for key in patterns}
+
+
+def _matches(root: Path, key: str, pattern: str) -> dict[str, Path]:
+    """The files that match, by subject name."""
+    if not isinstance(pattern, str) or pattern.count("*") != 1 or Path(pattern).is_absolute():
+        raise ArgumentError(
+            f"the pattern {key}={pattern!r} must be a path below the folder with exactly one *, where the subject's name stands"
+        )
+    parts = Path(pattern).parts
+    place = next(number for number, part in enumerate(parts) if "*" in part)
+    before, after = parts[place].split("*")
+    parent = root.joinpath(*parts[:place])
+    found = {}
+    for path in parent.iterdir() if parent.is_dir() else ():
+        name = path.name[len(before) : len(path.name) - len(after)]
+        hidden = path.name.startswith(".") and not before.startswith(".")
+        fits = len(path.name) > len(before) + len(after) and path.name.startswith(before) and path.name.endswith(after)
+        target = path.joinpath(*parts[place + 1 :])
+        if fits and not hidden and target.is_file():
+            found[name] = target
+    return found
+
+
+def _checked_name(name: str) -> str:
+    if not isinstance(name, str) or not name or name != name.strip() or name.startswith(".") or _BAD_IN_NAMES.search(name):
+        raise SubjectError(f'{name!r} cannot name a subject: a name is a text usable as a file name, with no / \\ : * ? " < > | in it')
+    if len(name.encode()) > 200:
+        raise SubjectError(f"the subject name {name!r} is longer than the 200 bytes that fit a file name: shorten it")
+    return name
+
+
+def _farthest_corner(first: Image, second: Image) -> float:
+    corners = np.array([(*corner, 1.0) for corner in product(*((0, n - 1) for n in first.shape[1:]))])
+    difference: Affine = first.affine - second.affine
+    return float(np.linalg.norm((corners @ difference.T)[:, :3], axis=1).max())
