@@ -70,7 +70,7 @@ class WeightedSampler(Sampler):
         statistics = record.statistics
         if statistics is not None and statistics.minimum < 0:
             raise SamplerError(
-                f"{image} cannot be weights: its least value is {statistics.minimum:g}, and a weight cannot be negative. Mend the image; if "
+                f"{image} cannot be weights: its least value is {statistics.minimum:g}, and weights cannot be negative. Mend the image; if "
                 f"preprocessing made it so, name the images that each step is for (keys=...), so that the weights stay as they are"
             )
         return record
