@@ -34,9 +34,14 @@ def as_cache(
     if not subjects or not all(isinstance(subject, Subject) for subject in subjects):
         raise ArgumentError(f"expected a cache (pf.open_cache, pf.build_cache) or a list of subjects, not {source!r}")
     if folder is None:
-        folder = user_cache_folder() / _name(subjects, preprocess)
+        folder = default_folder(subjects, preprocess)
     say(f"{len(subjects)} subjects are cached in {folder} (entries that are whole and up to date are used again)")
     return build_cache(subjects, folder, preprocess=preprocess, num_workers=num_workers)
+
+
+def default_folder(subjects: Sequence[Subject], preprocess: Pipeline | None = None) -> Path:
+    """Where the cache of these subjects stands if no folder is given; the same in every process."""
+    return user_cache_folder() / _name(subjects, preprocess)
 
 
 def user_cache_folder() -> Path:
