@@ -1,7 +1,8 @@
 """Subjects: named images on one voxel grid, plus metadata; and finding them in folders."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import combinations, product
 from pathlib import Path
 from types import MappingProxyType
@@ -9,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from patchflow.errors import ArgumentError, SubjectError, UnknownNameError
+from patchflow.errors import ArgumentError, ImageError, SubjectError, UnknownNameError
 from patchflow.images.image import Image, LabelMap, ScalarImage
+from patchflow.images.volume import Volume
 from patchflow.types import Affine, Int3
 
 TOLERANCE = 0.1
@@ -89,8 +91,11 @@ class Subject:
 
         Raises:
             SubjectError: naming both images and their files.
-            ImageFileError: for a header that cannot be read.
+            ImageFileError: for a header that cannot be read; it names the subject, the image and the file.
         """
+        for key, image in self._images.items():
+            with self._naming(key):
+                image.shape  # noqa: B018  its header is read
         for (one, first), (two, second) in combinations(self._images.items(), 2):
             both = f"subject {self.name!r}: {one!r} ({first.describe()}) and {two!r} ({second.describe()})"
             if first.shape[1:] != second.shape[1:]:
@@ -102,6 +107,25 @@ class Subject:
                     f"{both} are at different places: corners are up to {moved:.6g} mm apart, and {allowed:.6g} mm are allowed; "
                     f"resample one to the other, or set the right affine. Affines: {first.affine.tolist()} and {second.affine.tolist()}"
                 )
+
+    def load_with_digests(self) -> tuple[dict[str, Volume], dict[str, str]]:
+        """Read all images: image names to volumes, and to the sha256 of their sources.
+
+        Raises:
+            ImageError: for a file or voxels that cannot be used; it names the subject, the image and the file.
+        """
+        volumes, digests = {}, {}
+        for key, image in self._images.items():
+            with self._naming(key):
+                volumes[key], digests[key] = image.load_with_digest()
+        return volumes, digests
+
+    @contextmanager
+    def _naming(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except ImageError as error:
+            raise type(error)(f"subject {self.name!r}, image {key!r}: {error}") from error
 
     def __repr__(self) -> str:
         parts = [f"{key}={value!r}" for key, value in (*self._images.items(), *self.metadata.items())]

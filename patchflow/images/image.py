@@ -155,7 +155,7 @@ class ScalarImage(Image):
     kind = "scalar"
 
     def _volume(self, array: Array, affine: Affine, slope: float, inter: float) -> Volume:
-        return Volume(array, affine, "scalar", IntensityMap(slope, inter))
+        return Volume(array, affine, "scalar", IntensityMap(slope, inter), self.describe())
 
 
 class LabelMap(Image):
@@ -169,7 +169,7 @@ class LabelMap(Image):
     kind = "label"
 
     def _volume(self, array: Array, affine: Affine, slope: float, inter: float) -> Volume:
-        return Volume(as_labels(array, slope, inter, self.describe()), affine, "label")
+        return Volume(as_labels(array, slope, inter, self.describe()), affine, "label", source=self.describe())
 
 
 def _four(array: Array) -> tuple[int, int, int, int]:

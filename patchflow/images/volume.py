@@ -25,12 +25,14 @@ class Volume:
         affine: 4x4 float64, voxel index (I, J, K) to RAS+ millimetres.
         kind: "scalar" or "label".
         map: from stored voxels to values; the identity for label maps.
+        source: where the voxels come from, for messages: a path, or that it is an array.
     """
 
     array: Array
     affine: Affine
     kind: Kind
     map: IntensityMap = field(default_factory=IntensityMap)
+    source: str = "array"
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

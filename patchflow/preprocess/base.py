@@ -1,0 +1,69 @@
+"""What a preprocessing step is."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, is_dataclass
+from typing import Any, ClassVar
+
+from patchflow.errors import ArgumentError, UnknownNameError
+from patchflow.images.volume import Volume
+
+
+class Step(ABC):
+    """A deterministic change of a subject's volumes, before they are cached.
+
+    Subclasses are dataclasses whose fields are plain JSON values, or override `to_dict`.
+
+    Attributes:
+        needs_finite: whether NaN and infinite voxels are refused before this step (they are after the last step in any case).
+    """
+
+    needs_finite: ClassVar[bool] = True
+
+    @abstractmethod
+    def apply(self, volumes: dict[str, Volume], subject_name: str) -> dict[str, Volume]:
+        """The volumes after this step: the same names, kinds and spatial shapes. Arrays given are not to be written to."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The step's name and parameters, as plain JSON values: what a pipeline's fingerprint is made of."""
+        step: Any = self
+        if not is_dataclass(step):
+            raise ArgumentError(f"{type(self).__name__} must be a dataclass or have a to_dict() of its own, which says what it does")
+        return {"step": type(self).__name__, **asdict(step)}  # type: ignore[arg-type]
+
+
+def where(subject_name: str, key: str, volume: Volume) -> str:
+    """Which image of which subject from which file, for messages."""
+    return f"subject {subject_name!r}, image {key!r} ({volume.source})"
+
+
+def checked_keys(keys: str | Iterable[str] | None) -> tuple[str, ...] | None:
+    """The image names that a step was given; None for every scalar image."""
+    if keys is None:
+        return None
+    keys = (keys,) if isinstance(keys, str) else tuple(keys)
+    if not keys or not all(isinstance(key, str) for key in keys):
+        raise ArgumentError(f"keys must be one or more names of images, or None for every scalar image, not {keys!r}")
+    return keys
+
+
+def scalar_names(keys: tuple[str, ...] | None, volumes: Mapping[str, Volume], subject_name: str) -> list[str]:
+    """The scalar images that a step works on.
+
+    Raises:
+        UnknownNameError: for a name that the subject lacks.
+        ArgumentError: for the name of a label map.
+    """
+    if keys is None:
+        return [key for key, volume in volumes.items() if volume.kind == "scalar"]
+    for key in keys:
+        if volume_named(key, volumes, subject_name).kind != "scalar":
+            raise ArgumentError(f"image {key!r} of subject {subject_name!r} is a label map, which has no intensities: leave it out of keys")
+    return list(keys)
+
+
+def volume_named(key: str, volumes: Mapping[str, Volume], subject_name: str) -> Volume:
+    """The image named `key`; raises `UnknownNameError` if there is none."""
+    if key not in volumes:
+        raise UnknownNameError(f"subject {subject_name!r} has no image {key!r}: it has {', '.join(map(repr, volumes))}")
+    return volumes[key]

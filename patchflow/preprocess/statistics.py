@@ -1,0 +1,123 @@
+"""Exact statistics of an image's values as read, in float64.
+
+Images of 8- and 16-bit integers are counted per value, from which everything follows; others are gone through in blocks.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from patchflow.images.volume import Volume
+from patchflow.kernels.histogram import has_histogram, histogram, levels
+from patchflow.kernels.pointwise import IntensityMap
+from patchflow.types import Array
+
+_BLOCK = 1 << 20
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Of values as read, over all channels: how many, least, greatest, mean, and standard deviation (divided by the count)."""
+
+    count: int
+    minimum: float
+    maximum: float
+    mean: float
+    std: float
+
+
+def moments(volume: Volume, mask: Mask | None = None) -> Moments:
+    """Moments of a scalar volume's values before they are rounded to float32.
+
+    Args:
+        volume: every stored voxel finite.
+        mask: (I, J, K), C-contiguous: only where it is true, in every channel; at least one voxel.
+    """
+    if has_histogram(volume.array.dtype):
+        values, counts = _counted(volume, mask)
+        total = int(counts.sum())
+        mean = math.fsum(values * counts) / total
+        variance = math.fsum((values - mean) ** 2 * counts) / total
+        return Moments(total, float(values.min()), float(values.max()), mean, math.sqrt(variance))
+    sums, least, greatest, total = [], math.inf, -math.inf, 0
+    for block in _blocks(volume, mask):
+        sums.append(float(block.sum()))
+        least, greatest, total = min(least, float(block.min())), max(greatest, float(block.max())), total + block.size
+    mean = math.fsum(sums) / total
+    variance = math.fsum(float(((block - mean) ** 2).sum()) for block in _blocks(volume, mask)) / total
+    return Moments(total, least, greatest, mean, math.sqrt(variance))
+
+
+def percentiles(volume: Volume, wanted: Sequence[float], mask: Mask | None = None) -> list[float]:
+    """Percentiles of a scalar volume's values before they are rounded to float32, between two voxels linearly (NumPy's default).
+
+    Args:
+        volume: every stored voxel finite.
+        wanted: from 0, the least value, to 100, the greatest.
+        mask: as in `moments`.
+    """
+    if has_histogram(volume.array.dtype):
+        values, counts = _counted(volume, mask)
+        order = np.argsort(values, kind="stable")  # a negative gain turns them round
+        ends = np.cumsum(counts[order])
+        count = int(ends[-1])
+        ranks = _ranks(wanted, count)
+        found = {rank: float(values[order][np.searchsorted(ends, rank, side="right")]) for rank in ranks}
+    else:
+        stored = volume.array.reshape(-1) if mask is None else volume.array[:, mask].reshape(-1)
+        count = stored.size
+        ranks = _ranks(wanted, count)
+        found = _of_ranks(stored, ranks, volume.map)
+    return [_between(found, percent / 100 * (count - 1)) for percent in wanted]
+
+
+def _ranks(wanted: Sequence[float], count: int) -> list[int]:
+    positions = [percent / 100 * (count - 1) for percent in wanted]
+    return sorted({rank for position in positions for rank in (math.floor(position), math.ceil(position))})
+
+
+def _between(found: dict[int, float], position: float) -> float:
+    low, high = found[math.floor(position)], found[math.ceil(position)]
+    return low + (high - low) * (position - math.floor(position))
+
+
+def _of_ranks(stored: Array, ranks: list[int], intensities: IntensityMap) -> dict[int, float]:
+    """The values of the ranks among all values. The map keeps or reverses the order, so that the stored voxels are sorted instead."""
+    last = stored.size - 1
+    places = {rank: rank if intensities.gain > 0 else last - rank for rank in ranks}
+    if set(places.values()) <= {0, last}:  # no copy of the image
+        picked = {0: stored.min(), last: stored.max()}
+    else:
+        ordered = np.partition(stored, sorted(places.values()))
+        picked = {place: ordered[place] for place in places.values()}
+    return {rank: float(_mapped(np.float64(picked[place]), intensities)) for rank, place in places.items()}
+
+
+def _counted(volume: Volume, mask: Mask | None) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """The values that occur, and how often."""
+    counts = np.sum([histogram(channel, mask) for channel in volume.array], axis=0)
+    present = np.flatnonzero(counts)
+    return np.asarray(_mapped(levels(volume.array.dtype)[present], volume.map)), counts[present]
+
+
+def _blocks(volume: Volume, mask: Mask | None) -> Iterator[npt.NDArray[np.float64]]:
+    flat_mask = None if mask is None else mask.reshape(-1)
+    for channel in volume.array:
+        flat = channel.reshape(-1)
+        for start in range(0, flat.size, _BLOCK):
+            block = flat[start : start + _BLOCK]
+            if flat_mask is not None:
+                block = block[flat_mask[start : start + _BLOCK]]
+            if block.size:
+                yield np.asarray(_mapped(block.astype(np.float64), volume.map))
+
+
+def _mapped(stored: npt.NDArray[np.float64] | np.float64, intensities: IntensityMap) -> npt.NDArray[np.float64] | np.float64:
+    """`apply_map` without the rounding to float32."""
+    values = stored * intensities.gain + intensities.bias
+    return np.clip(values, intensities.low, intensities.high) if intensities.has_clamp else values
