@@ -1,0 +1,287 @@
+"""Lightning: a data module that builds caches, trains from a queue, validates on a grid or from a queue, and resumes in mid-epoch."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
+
+from patchflow.augment.recipe import Recipe
+from patchflow.cache.build import build_cache
+from patchflow.cache.read import Cache, open_cache
+from patchflow.errors import ArgumentError
+from patchflow.inference.batches import GridBatches
+from patchflow.loading.endless import EndlessQueue
+from patchflow.loading.queue import Queue, Transform
+from patchflow.loading.source import default_folder
+from patchflow.loading.stream import Batch
+from patchflow.notices import say
+from patchflow.preprocess.pipeline import Pipeline
+from patchflow.sampling.base import Sampler
+from patchflow.subjects import Subject
+from patchflow.types import SizeLike
+
+Source = Cache | Sequence[Subject] | str | Path
+"""Subjects to build a cache of, a cache, or the folder of one that is built."""
+
+
+class QueueBatches:
+    """A queue as Lightning should see it: `Queue.sampler` and `Queue.dataset` mean other things than those of a `DataLoader`."""
+
+    def __init__(self, queue: Queue) -> None:
+        self.queue = queue
+
+    def __len__(self) -> int:
+        return len(self.queue)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self.queue)
+
+
+class PatchDataModule(LightningDataModule):
+    """Trains from a `Queue` and validates on the grid of each validation subject, or from a queue that gives the same patches each time.
+
+    `prepare_data` builds the caches of subjects (Lightning calls it in one process per node; where nodes share a disk, set
+    `prepare_data_per_node = False`), `setup` opens them. Works with the Trainer's defaults, also under DDP: each rank gets its share of
+    every step. Batches are dicts as a queue's; they hold names ("subject"), so give `batch_size=` to `self.log`.
+
+    Checkpoints hold the position in the stream of patches, whatever Lightning calls an epoch: after `trainer.fit(ckpt_path=...)` the next
+    batch is the one after the last that was trained on, in mid-epoch too, with any number or kind of workers. With
+    `limit_train_batches` an epoch goes on where the one before stopped. With `overfit_batches` each epoch has the same batches.
+
+    Args:
+        train: subjects (a cache of them is built), a `Cache`, or the folder of a cache.
+        val: the same, for validation; None for none.
+        sampler: where training patches lie.
+        transform: random transforms of training patches; see `Queue`.
+        batch_size: patches per batch on each rank.
+        samples_per_volume: training patches per subject and epoch.
+        preprocess: applied to subjects before they are cached.
+        cache_dir: caches are built in its folders "train" and "val"; None for the user's cache folder.
+        layout: of the caches that are built; see `build_cache`.
+        num_workers, worker_kind: of the training queue, as of a validation queue; a validation grid is read by threads. The cache is
+            built by `num_workers` too.
+        seed: of everything random.
+        val_mode: "grid" gives every window of every subject once; "queue" gives the same random patches in every epoch.
+        val_batch_size: by default `batch_size`.
+        patch_size, patch_overlap: of the validation grid; by default the sampler's patch size, and no overlap.
+        val_sampler, val_samples_per_volume: of the validation queue; by default those of training.
+        keys, fill: see `Queue`; for both training and validation. `fill` is that of the `Recipe`, if `transform` is one.
+        queue_options: more arguments of the training queue by name: shuffle, subject_weights, drop_last, prefetch, memory_budget, ...
+
+    Attributes:
+        train_cache, val_cache: the caches, once `setup` was called.
+        train_queue: the queue of the run, once Lightning asked for it: `train_queue.stats()`, `train_queue.replay(...)`.
+
+    Raises:
+        ArgumentError: for arguments that cannot be used.
+    """
+
+    def __init__(
+        self,
+        train: Source,
+        val: Source | None = None,
+        *,
+        sampler: Sampler,
+        transform: Transform = None,
+        batch_size: int = 2,
+        samples_per_volume: int = 8,
+        preprocess: Pipeline | None = None,
+        cache_dir: str | Path | None = None,
+        layout: Literal["auto", "contiguous", "compressed"] = "auto",
+        num_workers: int = 0,
+        worker_kind: Literal["thread", "process"] = "thread",
+        seed: int = 0,
+        val_mode: Literal["grid", "queue"] = "grid",
+        val_batch_size: int | None = None,
+        patch_size: SizeLike | None = None,
+        patch_overlap: SizeLike = 0,
+        val_sampler: Sampler | None = None,
+        val_samples_per_volume: int | None = None,
+        keys: Sequence[str] | None = None,
+        fill: float | Mapping[str, float] | None = None,
+        queue_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if val_mode not in ("grid", "queue"):
+            raise ArgumentError(f'val_mode must be "grid" or "queue", not {val_mode!r}')
+        self.sources: dict[str, Source | None] = {
+            "train": _check_source(train, "train"),
+            "val": None if val is None else _check_source(val, "val"),
+        }
+        if preprocess is not None and not any(isinstance(source, list) for source in self.sources.values()):
+            raise ArgumentError("preprocess is for subjects, before they are cached, but train and val are caches: give it to build_cache")
+        self.sampler, self.transform, self.batch_size, self.samples_per_volume = sampler, transform, batch_size, samples_per_volume
+        self.preprocess, self.cache_dir, self.layout = preprocess, cache_dir, layout
+        self.num_workers, self.worker_kind, self.seed, self.keys, self.fill = num_workers, worker_kind, seed, keys, fill
+        self.val_mode, self.val_batch_size = val_mode, val_batch_size
+        self.patch_size, self.patch_overlap = patch_size, patch_overlap
+        self.val_sampler, self.val_samples_per_volume = val_sampler, val_samples_per_volume
+        self.queue_options = dict(queue_options or {})
+        self.train_cache: Cache | None = None
+        self.val_cache: Cache | None = None
+        self._stream: EndlessQueue | None = None
+        self._stream_of: object = None
+        self._val_queue: Queue | None = None
+        self._state_to_load: Mapping[str, Any] | None = None
+
+    @property
+    def train_queue(self) -> Queue | None:
+        """The queue of the run, once Lightning asked for it."""
+        return None if self._stream is None else self._stream.queue
+
+    def prepare_data(self) -> None:
+        """Build the caches of sources that are subjects; entries that are whole and up to date are used again."""
+        for role, source in self.sources.items():
+            if isinstance(source, list):
+                folder = self._folder(role)
+                say(f"{len(source)} subjects for {role} are cached in {folder} (entries that are whole and up to date are used again)")
+                build_cache(source, folder, preprocess=self.preprocess, layout=self.layout, num_workers=self.num_workers)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open the caches; the training cache only if `stage` is "fit" or None."""
+        if stage in ("fit", None) and self.train_cache is None:
+            self.train_cache = self._open("train")
+        if self.val_cache is None and self.sources["val"] is not None:
+            self.val_cache = self._open("val")
+
+    def _open(self, role: str) -> Cache:
+        source = self.sources[role]
+        if isinstance(source, Cache):
+            return source
+        return open_cache(source if isinstance(source, (str, Path)) else self._folder(role))
+
+    def _folder(self, role: str) -> Path:
+        if self.cache_dir is not None:
+            return Path(self.cache_dir) / role
+        subjects: Any = self.sources[role]
+        return default_folder(subjects, self.preprocess)
+
+    def train_dataloader(self) -> EndlessQueue | QueueBatches:
+        """The stream of training batches, where the run stands: at a checkpoint's position, or at the beginning."""
+        if self.train_cache is None:
+            self.setup("fit")
+        if getattr(self.trainer, "overfit_batches", 0) > 0:
+            return QueueBatches(self._make_queue(self.train_cache, repeat_epoch=True, **self.queue_options))
+        queue = self._make_queue(self.train_cache, **{"persistent_workers": True, **self.queue_options})
+        stream = EndlessQueue(queue, self._rank()["world_size"], None if self.trainer is None else self._batches_trained)
+        if self._state_to_load is not None:
+            stream.load_state_dict(self._state_to_load)
+            self._state_to_load = None
+        elif self._stream is not None and self._stream_of is self.trainer and self.trainer is not None and self.trainer.global_step > 0:
+            self._go_on(stream, self._stream)  # Lightning reloads its dataloaders, or fits once more
+        elif self.trainer is not None:
+            queue.set_epoch(self.trainer.current_epoch)
+            stream.load_state_dict(queue.state_dict())
+        if self._stream is not None:
+            self._stream.close()
+        self._stream, self._stream_of = stream, self.trainer
+        return stream
+
+    def _make_queue(self, cache: Cache | None, **options: Any) -> Queue:
+        assert cache is not None  # `setup` opened it, or raised
+        given: dict[str, Any] = {
+            "samples_per_volume": self.samples_per_volume,
+            "batch_size": self.batch_size,
+            "transform": self.transform,
+            "num_workers": self.num_workers,
+            "worker_kind": self.worker_kind,
+            "seed": self.seed,
+            "keys": self.keys,
+            "fill": self.fill,
+            "pin_memory": self._pin_memory(),
+            **self._rank(),
+        }
+        sampler = options.pop("sampler", self.sampler)
+        return Queue(cache, sampler, **{**given, **options})
+
+    def _go_on(self, stream: EndlessQueue, before: EndlessQueue) -> None:
+        """Put a new stream where the one before it stands; sampler, batch size or transforms may have been changed meanwhile."""
+        state, mine = before.state_dict(), stream.state_dict()
+        if state["length"] == mine["length"]:
+            stream.load_state_dict({**mine, "epoch": state["epoch"], "taken": state["taken"]})
+        else:
+            stream.load_state_dict({**mine, "epoch": state["epoch"] + (state["taken"] > 0), "taken": 0})
+
+    def val_dataloader(self) -> GridBatches | QueueBatches | list[Any]:
+        """The validation batches; an empty list without validation subjects, by which Lightning leaves validation out."""
+        if self.sources["val"] is None:
+            return []
+        if self.val_cache is None:
+            self.setup("validate")
+        batch_size = self.batch_size if self.val_batch_size is None else self.val_batch_size
+        if self.val_mode == "queue":
+            fill = self._fill() if isinstance(self.transform, Recipe) else self.fill
+            number = self.samples_per_volume if self.val_samples_per_volume is None else self.val_samples_per_volume
+            sampler = self.sampler if self.val_sampler is None else self.val_sampler
+            self._close_val()
+            self._val_queue = self._make_queue(
+                self.val_cache,
+                sampler=sampler,
+                batch_size=batch_size,
+                samples_per_volume=number,
+                transform=None,
+                fill=fill,
+                repeat_epoch=True,
+            )
+            return QueueBatches(self._val_queue)
+        assert self.val_cache is not None
+        size = self.sampler.patch_size if self.patch_size is None else self.patch_size
+        options: dict[str, Any] = {"batch_size": batch_size, "keys": self.keys, "fill": self._fill(), "num_workers": self.num_workers}
+        options |= {"pin_memory": self._pin_memory(), **self._rank()}
+        return GridBatches(self.val_cache, size, self.patch_overlap, **options)
+
+    def _fill(self) -> float | Mapping[str, float]:
+        """The value of voxels outside the volume, as in training."""
+        if isinstance(self.transform, Recipe):
+            return self.transform.fill
+        return 0 if self.fill is None else self.fill
+
+    def _rank(self) -> dict[str, int]:
+        if self.trainer is not None:
+            return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
+        return {"rank": 0, "world_size": 1}
+
+    def _pin_memory(self) -> bool:
+        device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+        return device.type == "cuda"
+
+    def _batches_trained(self) -> int:
+        """How many batches Lightning has trained on, in all epochs; one that was fetched but whose training step raised does not count."""
+        if self.trainer is None:
+            return 0
+        return int(self.trainer.fit_loop.epoch_loop.batch_progress.total.processed)  # type: ignore[attr-defined]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position in the stream of training patches, for checkpoints."""
+        return {} if self._stream is None else {"train": self._stream.state_dict()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Keep a checkpoint's position until Lightning asks for the training batches; other stages than fitting have no use for it."""
+        if self.trainer is None or self.trainer.state.fn == TrainerFn.FITTING:
+            self._state_to_load = state_dict.get("train")
+
+    def teardown(self, stage: str | None = None) -> None:
+        """End all workers."""
+        if self._stream is not None and stage in ("fit", None):
+            self._stream.close()
+        self._close_val()
+
+    def on_exception(self, exception: BaseException) -> None:
+        """End all workers."""
+        self.teardown()
+
+    def _close_val(self) -> None:
+        if self._val_queue is not None:
+            self._val_queue.close()
+            self._val_queue = None
+
+
+def _check_source(source: Any, what: str) -> Source:
+    if isinstance(source, (Cache, str, Path)):
+        return source
+    if isinstance(source, Sequence) and source and all(isinstance(subject, Subject) for subject in source):
+        return list(source)
+    raise ArgumentError(f"{what} must be a list of subjects, a cache, or the folder of a cache, not {source!r}")
