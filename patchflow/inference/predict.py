@@ -144,7 +144,8 @@ def _call(model: Callable[[torch.Tensor], Predictions], batch: torch.Tensor, gri
     try:
         return model(batch)
     except Exception as error:
-        error.add_note(f"while predicting {describe(grid.name, windows[0])} (and {len(windows) - 1} more of its batch)")
+        more = f" and {len(windows) - 1} more of its batch" if len(windows) > 1 else ""
+        error.add_note(f"while predicting {describe(grid.name, windows[0])}{more}")
         raise
 
 
