@@ -149,4 +149,4 @@ class Slots:
         return self.layout.views(torch.from_numpy(root), rows)
 
     def _fresh(self) -> torch.Tensor:
-        return torch.empty(max(self.layout.nbytes, 1), dtype=torch.uint8, pin_memory=self.pinned)
+        return torch.empty(max(self.layout.nbytes, 1), dtype=torch.uint8, pin_memory=self._pinned)

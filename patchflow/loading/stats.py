@@ -24,7 +24,7 @@ class QueueStats:
     workers: int = 0
     patches: int = 0
     batches: int = 0
-    stages: Counter[str] = field(default_factory=Counter)
+    stages: dict[str, float] = field(default_factory=dict)
     collate: float = 0.0
     starved: float = 0.0
     consumer: float = 0.0
@@ -34,7 +34,7 @@ class QueueStats:
     def add_patch(self, nanoseconds: Mapping[str, int], target: int | None) -> None:
         """Count one finished patch."""
         for stage, spent in nanoseconds.items():
-            self.stages[stage] += spent * 1e-9  # type: ignore[assignment]
+            self.stages[stage] = self.stages.get(stage, 0.0) + spent * 1e-9
         self.drawn[target] += 1
 
     @property
@@ -72,7 +72,7 @@ class QueueStats:
 
     def __str__(self) -> str:
         lines = [f"{self.patches} patches in {self.batches} batches, {self.patches_per_second:.1f} patches/s, {self.workers} workers"]
-        lines += [f"  {stage:<24}{spent:9.3f} s" for stage, spent in self.stages.most_common()]
+        lines += [f"  {stage:<24}{spent:9.3f} s" for stage, spent in sorted(self.stages.items(), key=lambda item: -item[1])]
         lines += [f"  {'collate':<24}{self.collate:9.3f} s", f"  {'waiting for a batch':<24}{self.starved:9.3f} s"]
         lines += [f"  {'waiting for the consumer':<24}{self.consumer:9.3f} s", f"  queue depth {self.queue_depth:.1f} patches"]
         if self.class_shares:

@@ -151,12 +151,12 @@ def test_global_random_state_is_not_shared_among_threads(small_cache, small_samp
         make_queue(small_cache, small_sampler, transform=add_from_global_state, num_workers=2)
 
 
-def test_a_memory_budget_is_kept_and_told(small_cache, small_sampler, capsys):
+def test_a_memory_budget_is_kept_and_told(small_cache, small_sampler, caplog):
     nbytes = make_queue(small_cache, small_sampler).bytes_in_flight // 3
     queue = make_queue(small_cache, small_sampler, num_workers=2, prefetch=9, memory_budget=6 * nbytes)
     assert queue.prefetch == 4
     assert queue.bytes_in_flight == 6 * nbytes
-    assert "6 batches" in capsys.readouterr().err
+    assert "6 batches" in caplog.text
     with pytest.raises(MemoryBudgetError, match=f"least that works is {3 * nbytes} bytes"):
         make_queue(small_cache, small_sampler, memory_budget=3 * nbytes - 1)
     assert make_queue(small_cache, small_sampler, memory_budget=3 * nbytes).prefetch == 1
@@ -186,10 +186,10 @@ def slow_with_rng(sample, rng):
     return slow(sample, rng)
 
 
-def test_subjects_are_cached_in_the_folder_given_or_the_users_and_used_again(tmp_path, small_sampler, monkeypatch, capsys):
+def test_subjects_are_cached_in_the_folder_given_or_the_users_and_used_again(tmp_path, small_sampler, monkeypatch, caplog):
     subjects = make_subjects(2)
     queue = pf.Queue(subjects, small_sampler, cache_folder=tmp_path / "mine")
-    assert str(tmp_path / "mine") in capsys.readouterr().err
+    assert str(tmp_path / "mine") in caplog.text
     made = (tmp_path / "mine" / "entries" / "s0.h5").stat()
     pf.Queue(subjects, small_sampler, cache_folder=tmp_path / "mine")
     assert (tmp_path / "mine" / "entries" / "s0.h5").stat().st_ino == made.st_ino
