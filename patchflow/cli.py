@@ -114,7 +114,7 @@ def _step(text: str) -> preprocess.Step:
         name, keywords = (tree.func, tree.keywords) if isinstance(tree, ast.Call) and not tree.args else (tree, [])
         if not isinstance(name, ast.Name) or name.id not in known:
             raise ArgumentError(f"no preprocessing step {text!r}: there are {', '.join(known)}, such as Window(center=40, width=400)")
-        step: preprocess.Step = getattr(preprocess, name.id)(**{word.arg: ast.literal_eval(word.value) for word in keywords})
+        step: preprocess.Step = getattr(preprocess, name.id)(**{str(word.arg): ast.literal_eval(word.value) for word in keywords})
     except PatchflowError:
         raise
     except (TypeError, SyntaxError, ValueError) as error:

@@ -54,7 +54,7 @@ def foreign_generators(seed: int) -> Iterator[None]:
         try:
             random.seed(seed)
             np.random.seed(seed % 2**32)
-            torch.random.default_generator.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             yield
         finally:
             random.setstate(states[0])

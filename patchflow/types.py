@@ -31,7 +31,8 @@ def int3(value: SizeLike, what: str, minimum: int = 1) -> Int3:
     Raises:
         ArgumentError: for a float (the message gives the number of voxels meant), another length, or less than `minimum`.
     """
-    parts: Sequence[Any] = value if isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, str) else (value,) * 3
+    given: Any = value
+    parts: Sequence[Any] = given if isinstance(given, (list, tuple, np.ndarray)) else (given,) * 3
     if len(parts) != 3:
         raise ArgumentError(f"{what} must be an int or three ints (I, J, K), not {value!r}: it has {len(parts)} values")
     result = tuple(_voxels(part, what, value, minimum) for part in parts)

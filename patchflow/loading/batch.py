@@ -110,7 +110,7 @@ class Slots:
         self._pinned, self._written_once = pinned, pinned and not shared
         self.storages = [torch.empty(0 if self._written_once else max(layout.nbytes, 1), dtype=torch.uint8) for _ in range(count)]
         if shared:
-            self.storages = [storage.share_memory_() for storage in self.storages]
+            self.storages = [storage.share_memory_() for storage in self.storages]  # type: ignore[no-untyped-call]
         self._free = deque(range(count))
 
     @property

@@ -19,7 +19,7 @@ class PatchDataset(Dataset[dict[str, Any]]):
         self._maker = maker
         self._plan = plan
         # In shared memory, so that the persistent workers of a DataLoader see `set_epoch` too.
-        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
         return len(self._plan)

@@ -30,7 +30,7 @@ def as_cache(
                 f"the cache in {source.folder} is built already: give `preprocess` and the folder to build_cache, or give subjects instead"
             )
         return source
-    subjects = list(source) if isinstance(source, Sequence) and not isinstance(source, str) else []
+    subjects = list(source) if isinstance(source, (list, tuple)) else []
     if not subjects or not all(isinstance(subject, Subject) for subject in subjects):
         raise ArgumentError(f"expected a cache (pf.open_cache, pf.build_cache) or a list of subjects, not {source!r}")
     if folder is None:
