@@ -104,12 +104,12 @@ def _stitch(
 ) -> tuple[dict[str, GridAggregator], bool]:
     aggregators: dict[str, GridAggregator] = {}
     single = True
-    with _evaluating(model), tqdm(total=len(grid), desc=grid.name, unit="window", disable=not progress) as bar:
+    with evaluating(model), tqdm(total=len(grid), desc=grid.name, unit="window", disable=not progress) as bar:
         for first in range(0, len(grid), batch_size):
             locations = grid.locations[first : first + batch_size]
             windows = [PatchLocation.from_array(row) for row in locations]
             returned = _call(model, read_batch(grid, windows).to(device), grid, windows)
-            predictions, is_single = _named(returned, grid.name, windows)
+            predictions, is_single = named_outputs(returned, grid.name, windows)
             if not aggregators:
                 single = is_single
                 _check_outputs(settings, predictions, single)
@@ -149,7 +149,8 @@ def _call(model: Callable[[torch.Tensor], Predictions], batch: torch.Tensor, gri
         raise
 
 
-def _named(returned: Any, name: str, windows: Sequence[PatchLocation]) -> tuple[dict[str, torch.Tensor], bool]:
+def named_outputs(returned: Any, name: str, windows: Sequence[PatchLocation]) -> tuple[dict[str, torch.Tensor], bool]:
+    """What a model returned, by output name ("" for a lone tensor), and whether it is a lone tensor."""
     single = not isinstance(returned, (Mapping, tuple, list))
     if single:
         outputs = {"": returned}
@@ -216,7 +217,7 @@ def _device(model: Any, device: torch.device | str | None) -> torch.device:
 
 
 @contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
+def evaluating(model: Any) -> Iterator[None]:
     """Evaluation mode without gradients; afterwards each module has its own mode again (a frozen one in a training model stays frozen)."""
     modes = [(module, module.training) for module in model.modules()] if isinstance(model, nn.Module) else []
     try:
