@@ -1,0 +1,72 @@
+"""MONAI: CacheDataset with everything that is not random cached, class indices included, and RandCropByLabelClassesd.
+
+As its documentation advises: indices are computed once (ClassesToIndicesd), the cache is not copied (`copy_cache=False`, as cropping does
+not change it), and the cached tensors are contiguous. Variants: "process" is its DataLoader with persistent workers, "thread" is its
+ThreadDataLoader, which it advises for light work on cached data, and "threads" the same with thread workers.
+"""
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.data import CLASSES, Settings
+
+NEEDS = ("monai",)
+CYCLE = 1
+
+
+def prepare(pairs: list[tuple[Path, Path]], folder: Path, settings: Settings) -> None:
+    for number, paths in enumerate(pairs):
+        for path in paths:
+            (folder / f"{number}_{path.name}").symlink_to(path.resolve())
+
+
+def batches(folder: Path, settings: Settings, variant: str) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    from monai.data import CacheDataset, DataLoader, ThreadDataLoader
+    from monai.transforms import (
+        ClassesToIndicesd,
+        Compose,
+        EnsureChannelFirstd,
+        EnsureTyped,
+        LoadImaged,
+        NormalizeIntensityd,
+        RandCropByLabelClassesd,
+    )
+
+    warnings.simplefilter("ignore")
+    keys, classes = ["image", "label"], len(CLASSES) + 1
+    transform = Compose(
+        [
+            LoadImaged(keys),
+            EnsureChannelFirstd(keys),
+            NormalizeIntensityd("image"),
+            EnsureTyped(keys, dtype=[np.float32, np.uint8]),
+            ClassesToIndicesd("label", num_classes=classes),
+            RandCropByLabelClassesd(
+                keys,
+                "label",
+                (settings.patch,) * 3,
+                ratios=[classes - 1, *[1] * (classes - 1)],
+                num_classes=classes,
+                indices_key="label_cls_indices",
+            ),
+        ]
+    )
+    images = sorted(folder.glob("*_image.nii"))
+    files = [{"image": str(path), "label": str(path).replace("_image", "_label")} for path in images]
+    dataset = CacheDataset(files, transform, copy_cache=False, progress=False)
+    # Drawing with replacement makes an epoch that does not end, so that no worker starts anew while being measured.
+    sampler = torch.utils.data.RandomSampler(dataset, replacement=True, num_samples=10**7)
+    if variant == "process":
+        loader = DataLoader(dataset, num_workers=settings.workers, batch_size=settings.batch, sampler=sampler, persistent_workers=True)
+    elif variant == "thread":
+        loader = ThreadDataLoader(dataset, num_workers=0, batch_size=settings.batch, sampler=sampler)
+    else:
+        loader = ThreadDataLoader(
+            dataset, num_workers=settings.workers, batch_size=settings.batch, sampler=sampler, use_thread_workers=True
+        )
+    for batch in loader:
+        yield batch["image"], batch["label"]

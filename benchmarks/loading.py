@@ -1,0 +1,121 @@
+"""Loading speed, memory and start-up of patchflow against its peers, as ratios: python -m benchmarks.loading [--quick] [--json PATH].
+
+The work: label-balanced 128^3 patches of image and label from int16 512x512x240 synthetic CTs in the page cache, batch 2, two workers, no
+augmentation. Each contestant runs in a process of its own, warmed up; rounds of patchflow and of the contestant alternate (A B A B), the
+one that is not running is stopped, and the table gives ratios of medians. `benchmarks/contestants/` says how each is set up and why.
+Peers come with the extra "bench"; one that is not installed is reported so.
+"""
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from benchmarks import once
+from benchmarks.contestants.registry import OURS, PEERS
+from benchmarks.data import FULL_SHAPE, FULL_SUBJECTS
+from benchmarks.memory import of_torch_alone
+from benchmarks.race import Course, Result, Runner, race
+
+REFERENCE = "patchflow, threads"
+NNUNET = "nnU-Net v2"
+MIB = 2**20
+
+
+def main(arguments: list[str] | None = None) -> dict[str, float]:
+    """Run all; returns the numbers printed, by name."""
+    options = _options(arguments)
+    course = _course(options)
+    once.clean(course.folder)
+    numbers = _measure_races(course, options.only or [*OURS, *PEERS], options.growth if not options.quick else 50)
+    numbers |= _measure_once(course, 2 if options.quick else 3)
+    if options.json:
+        options.json.write_text(json.dumps({"course": asdict(course) | {"folder": None}, "numbers": numbers}, indent=2) + "\n")
+    return numbers
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.loading", description="patchflow against its peers, as ratios")
+    parser.add_argument("--data", type=Path, default=Path("bench_data"), help="where data are made, once (default: %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="tiny volumes and short rounds: shows that it runs, measures nothing")
+    parser.add_argument("--only", action="append", metavar="NAME", choices=[*OURS, *PEERS], help="only this contestant; may be repeated")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3.0, help="least length of a round")
+    parser.add_argument("--growth", type=int, default=2000, help="batches over which memory must not grow")
+    parser.add_argument("--json", type=Path, help="write the numbers here too")
+    return parser.parse_args(arguments)
+
+
+def _course(options: argparse.Namespace) -> Course:
+    data = options.data.resolve()
+    if options.quick:
+        return Course(data / "quick", "64x64x48", subjects=2, patch=32, rounds=1, seconds=0.2)
+    shape = "x".join(map(str, FULL_SHAPE))
+    return Course(data / "full", shape, FULL_SUBJECTS, patch=128, rounds=options.rounds, seconds=options.seconds)
+
+
+def _measure_races(course: Course, names: list[str], growth: int) -> dict[str, float]:
+    torch_bytes = of_torch_alone()
+    reference = Runner(course, REFERENCE)
+    try:
+        print(f"{'':40}{'patches/s':>10}{'patchflow is':>14}{'peak MiB':>10}", flush=True)
+        own = Result(REFERENCE, rates=[reference.round() for _ in range(course.rounds)], peak_bytes=reference.peak_bytes)
+        _print(own, torch_bytes)
+        results = {REFERENCE: own}
+        for name in names:
+            if name != REFERENCE:
+                results[name] = race(course, reference, name)
+                _print(results[name], torch_bytes)
+        before = reference.draw(200)
+        after = reference.draw(growth)
+    finally:
+        reference.close()
+    numbers = {f"growth over {growth} batches, MiB": (after - before) / MIB}
+    for name, result in results.items():
+        if not result.problem:
+            numbers[f"{name}: patches/s"] = result.rate
+            numbers[f"{name}: peak MiB over torch"] = (result.peak_bytes - torch_bytes) / MIB
+        if result.reference:
+            numbers[f"{name}: {REFERENCE} is this many times as fast"] = result.ratio
+    _print_memory(numbers, results)
+    print(f"{f'memory grown over {growth} batches':54}{numbers[f'growth over {growth} batches, MiB']:>10.1f} MiB", flush=True)
+    return numbers
+
+
+def _print(result: Result, torch_bytes: int) -> None:
+    if result.problem:
+        print(f"{result.name:40}{result.problem}", flush=True)
+        return
+    ratio = f"{result.ratio:.1f} x as fast" if result.reference else ""
+    print(f"{result.name:40}{result.rate:>10.1f}{ratio:>14}{(result.peak_bytes - torch_bytes) / MIB:>10.0f}", flush=True)
+
+
+def _print_memory(numbers: dict[str, float], results: dict[str, Result]) -> None:
+    if NNUNET in results and not results[NNUNET].problem:
+        for name in (name for name in results if name in OURS):
+            share = numbers[f"{name}: peak MiB over torch"] / numbers[f"{NNUNET}: peak MiB over torch"]
+            numbers[f"{name}: peak memory over nnU-Net's"] = share
+            print(f"{f'peak memory of {name}':54}{share:>10.2f} of {NNUNET}'s (bound 0.40)", flush=True)
+
+
+def _measure_once(course: Course, rounds: int) -> dict[str, float]:
+    numbers = {}
+    for layout in ("contiguous", "compressed"):
+        first = once.first_batch_seconds(course, f"thread {layout}")
+        numbers[f"first batch, {layout}, s"] = first
+        print(f"{f'first batch after open_cache, {layout}':54}{first:>10.2f} s (bound 1)", flush=True)
+    for layout in ("contiguous", "compressed"):
+        ratio = once.build_ratio(course, layout, rounds)
+        numbers[f"build, {layout}, over reading"] = ratio
+        print(f"{f'building the cache, {layout}':54}{ratio:>10.2f} of reading the .nii.gz (bound 1.5)", flush=True)
+    over = once.import_seconds(rounds)
+    numbers["import over torch, s"] = over
+    print(f"{'import patchflow, over import torch':54}{over:>10.2f} s (bound 0.5)", flush=True)
+    names = once.names_seconds(rounds)
+    numbers["names of a training script over torch, s"] = names
+    print(f"{'the names of a training script, over import torch':54}{names:>10.2f} s", flush=True)
+    return numbers
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""Two contestants at a time, in processes of their own, one paused while the other runs."""
+
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.contestants.registry import ALL
+from benchmarks.memory import Peak
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Course:
+    """What is run: the data folder, the volumes, and the sizes of the work, as `benchmarks.child` takes them."""
+
+    folder: Path
+    shape: str
+    subjects: int
+    patch: int
+    batch: int = 2
+    workers: int = 2
+    rounds: int = 5
+    seconds: float = 3.0
+
+    def arguments(self, task: str, name: str) -> list[str]:
+        numbers = (self.subjects, self.patch, self.batch, self.workers)
+        return [sys.executable, "-m", "benchmarks.child", task, name, str(self.folder), self.shape, *map(str, numbers)]
+
+
+class Runner:
+    """A contestant that is ready to draw rounds; it and its workers are stopped (SIGSTOP) between rounds."""
+
+    def __init__(self, course: Course, name: str) -> None:
+        self.name, self._course = name, course
+        subprocess.run(course.arguments("prepare", name), check=True, cwd=REPOSITORY, stdout=subprocess.DEVNULL)
+        log = (course.folder / "log").open("a")
+        self._process = subprocess.Popen(
+            course.arguments("run", name),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            cwd=REPOSITORY,
+            start_new_session=True,
+        )
+        with Peak(self._process.pid) as peak:
+            self.ready = self._answer()
+            self._ask("batches 60")
+        self.peak_bytes = peak.bytes
+        self._pause()
+
+    def round(self) -> float:
+        """Patches per second of one timed round."""
+        os.killpg(self._process.pid, signal.SIGCONT)
+        answer = self._ask(str(self._course.seconds))
+        self._pause()
+        return answer["patches"] / answer["seconds"]
+
+    def draw(self, batches: int) -> int:
+        """Draw batches; gives the peak of memory meanwhile."""
+        os.killpg(self._process.pid, signal.SIGCONT)
+        with Peak(self._process.pid) as peak:
+            self._ask(f"batches {batches}")
+        self._pause()
+        return peak.bytes
+
+    def close(self) -> None:
+        """End the process and whatever it started."""
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def _pause(self) -> None:
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def _ask(self, line: str) -> dict[str, float]:
+        self._process.stdin.write(f"{line}\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> dict[str, float]:
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self.name} ended; its last words are in {self._course.folder / 'log'}")
+        return json.loads(line)
+
+
+@dataclass
+class Result:
+    """One row: rates of the reference and of the contestant, round by round, and the contestant's peak of memory."""
+
+    name: str
+    reference: list[float] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
+    peak_bytes: int = 0
+    problem: str = ""
+
+    @property
+    def rate(self) -> float:
+        return statistics.median(self.rates)
+
+    @property
+    def ratio(self) -> float:
+        """How many times the contestant's rate the reference reaches: the ratio of medians."""
+        return statistics.median(self.reference) / self.rate
+
+
+def race(course: Course, reference: Runner, name: str) -> Result:
+    """Rounds of the reference and of `name` in turn: A B A B."""
+    result = Result(name)
+    missing = ALL[name].missing()
+    if missing:
+        result.problem = f"not installed: {', '.join(missing)} (pip install -c constraints.txt -e '.[bench]')"
+        return result
+    runner = Runner(course, name)
+    try:
+        for _ in range(course.rounds):
+            result.reference.append(reference.round())
+            result.rates.append(runner.round())
+        result.peak_bytes = runner.peak_bytes
+    finally:
+        runner.close()
+    return result
