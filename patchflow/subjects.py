@@ -132,7 +132,7 @@ class Subject:
         return f"Subject({self.name!r}, {', '.join(parts)})"
 
 
-def find_subjects(folder: str | Path, *, labels: Iterable[str] | None = None, **patterns: str) -> list[Subject]:
+def find_subjects(folder: str | Path, *, label_maps: Iterable[str] | None = None, **patterns: str) -> list[Subject]:
     """Find the subjects below a folder, by one pattern per image.
 
         find_subjects("data", image="*/image.nii.gz", label="*/label.nii.gz")
@@ -140,8 +140,8 @@ def find_subjects(folder: str | Path, *, labels: Iterable[str] | None = None, **
 
     Args:
         folder: where the patterns start.
-        labels: the images that are label maps. Unless given, those with "label", "mask", "seg" or "segmentation" (or a plural of the
-            first two) among the words of their name, as in "label", "tumour_mask" and "seg_2"; all others are scalar images.
+        label_maps: names of the images that are label maps. Unless given, those with "label", "labels", "mask", "masks", "seg" or
+            "segmentation" among the words of their name, as in "label", "tumour_mask" and "seg_2"; all others are scalar images.
         **patterns: image name to a path below `folder` with exactly one `*`, which stands for the subject's name. It matches within one
             folder or file name, and no hidden files; every other character stands for itself.
 
@@ -149,11 +149,11 @@ def find_subjects(folder: str | Path, *, labels: Iterable[str] | None = None, **
         Subjects sorted by name, every one with every image. No file is opened.
 
     Raises:
-        ArgumentError: for a pattern without exactly one `*`, no pattern, or a name in `labels` that has no pattern.
+        ArgumentError: for a pattern without exactly one `*`, no pattern, or a name in `label_maps` that has no pattern.
         SubjectError: when the folder is not there, nothing is found, or a subject lacks an image (all that are missing are listed).
     """
     root = Path(folder)
-    kinds = _kinds(patterns, labels)
+    kinds = _kinds(patterns, label_maps)
     if not root.is_dir():
         raise SubjectError(f"{root} is not a folder: there are no subjects to find")
     found = {key: _matches(root, key, pattern) for key, pattern in patterns.items()}
@@ -168,15 +168,15 @@ def find_subjects(folder: str | Path, *, labels: Iterable[str] | None = None, **
     return [Subject(name, **{key: kinds[key](found[key][name]) for key in patterns}) for name in names]
 
 
-def _kinds(patterns: dict[str, str], labels: Iterable[str] | None) -> dict[str, type[Image]]:
+def _kinds(patterns: dict[str, str], label_maps: Iterable[str] | None) -> dict[str, type[Image]]:
     if not patterns:
         raise ArgumentError('give a pattern for each image, for example image="*/image.nii.gz"')
-    if labels is None:
-        labels = [key for key in patterns if _LABEL_WORDS & set(re.split(r"[^a-z]+", key.lower()))]
-    labels = [labels] if isinstance(labels, str) else list(labels)
-    if unknown := set(labels) - set(patterns):
-        raise ArgumentError(f"labels names {', '.join(map(repr, sorted(unknown)))}, for which there is no pattern: it has {list(patterns)}")
-    return {key: LabelMap if key in labels else ScalarImage for key in patterns}
+    if label_maps is None:
+        label_maps = [key for key in patterns if _LABEL_WORDS & set(re.split(r"[^a-z]+", key.lower()))]
+    named = {label_maps} if isinstance(label_maps, str) else set(label_maps)
+    if unknown := named - set(patterns):
+        raise ArgumentError(f"label_maps names {sorted(unknown)}, for which there is no pattern: there are {list(patterns)}")
+    return {key: LabelMap if key in named else ScalarImage for key in patterns}
 
 
 def _matches(root: Path, key: str, pattern: str) -> dict[str, Path]:
