@@ -1,7 +1,9 @@
 """Chunks of the compressed layout: Blosc2 (LZ4, bit shuffle) data, as HDF5 filter 32026 keeps them."""
 
+import os
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import product
 from typing import Any, NamedTuple
@@ -18,6 +20,9 @@ FILTER_OPTIONS = (1, 0, 0, 0, 5, 2, 1)
 
 CHUNK: Int3 = (48, 48, 48)
 """Measured on a 512x512x240 int16 CT, 128^3 patch: 48^3 5.1 ms, 32^3 5.7 ms, (16, 64, 64) 6.6 ms, 64^3 6.3 ms; sizes within 6 %."""
+
+
+_THREADS = 4
 
 
 class Frame(NamedTuple):
@@ -46,11 +51,16 @@ def blosc() -> Any:
 
 def compress_chunks(voxels: Array, chunk: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], Frame]]:
     """Every chunk of an array, in storage order: its first element and its frame. Chunks at the border are padded with zeros."""
-    for start in product(*(range(0, n, step) for n, step in zip(voxels.shape, chunk, strict=True))):
+
+    def make(start: tuple[int, ...]) -> tuple[tuple[int, ...], Frame]:
         part = voxels[tuple(slice(a, a + step) for a, step in zip(start, chunk, strict=True))]
         buffer = np.zeros(chunk, voxels.dtype)
         buffer[tuple(slice(0, n) for n in part.shape)] = part
-        yield start, compress(buffer, part)
+        return start, compress(buffer, part)
+
+    starts = product(*(range(0, n, step) for n, step in zip(voxels.shape, chunk, strict=True)))
+    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as threads:
+        yield from threads.map(make, starts)
 
 
 def compress(buffer: Array, part: Array) -> Frame:
@@ -78,9 +88,4 @@ def decompress(data: memoryview, out: Array) -> None:
     nbytes = blosc2.get_cbuffer_sizes(data)[0]
     if nbytes != out.nbytes:
         raise ValueError(f"{nbytes} bytes instead of {out.nbytes}")
-    blosc2.decompress2(data, dst=out, dparams=_single_thread())
-
-
-@cache
-def _single_thread() -> Any:
-    return blosc().DParams(nthreads=1)  # loading workers run side by side already
+    blosc2.decompress2(data, dst=out, nthreads=1)  # loading workers run side by side already

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from patchflow.cache.storage import CheckedVector, Mapping, Voxels, checked_table
-from patchflow.errors import ArgumentError, SamplerError, UnknownNameError
+from patchflow.errors import ArgumentError, SamplerError
 from patchflow.kernels.pointwise import IntensityMap, apply_map
 from patchflow.kernels.runs import label_runs
 from patchflow.kernels.summary import row_sums
@@ -90,8 +90,10 @@ class LabelIndex:
         target = int(rank) + self._before[row][low]
         run = bisect_right(self._ends, target, self._first_run[row][low], self._first_run[row][high])
         before = self._ends[run - 1] if run > self._first_run[row][0] else 0
-        c, i, j, k = np.unravel_index(self._starts[run] + target - before, self._shape)
-        return int(c), int(i), int(j), int(k)
+        rest, k = divmod(self._starts[run] + target - before, self._shape[3])
+        rest, j = divmod(rest, self._shape[2])
+        c, i = divmod(rest, self._shape[1])
+        return c, i, j, k
 
     def _channels(self, channel: int | None) -> tuple[int, int]:
         if channel is None:
@@ -138,13 +140,3 @@ class WeightIndex:
         if k == len(sums):  # what the running sum over rows lost to rounding
             k = int(np.flatnonzero(weights.ravel())[-1])
         return i, j, k
-
-
-def no_weight_index(image: str, reason: str) -> SamplerError:
-    """The error for an image that cannot be drawn from in proportion to its values."""
-    return SamplerError(f"image {image!r} cannot be used as weights: {reason}")
-
-
-def no_label_index(image: str) -> UnknownNameError:
-    """The error for an image that is no label map."""
-    return UnknownNameError(f"image {image!r} is no label map and has no classes; give the name of a LabelMap")

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from patchflow.cache.handles import OpenImage, handles
-from patchflow.cache.index import LabelIndex, WeightIndex, no_label_index, no_weight_index
+from patchflow.cache.index import LabelIndex, WeightIndex
 from patchflow.cache.layout import Layout
 from patchflow.cache.manifest import ENTRIES, Manifest, read_manifest
 from patchflow.cache.records import ImageRecord, volume_shape
 from patchflow.cache.summary import describe
 from patchflow.cache.verify import Finding, verify_entry
-from patchflow.errors import ArgumentError, UnknownNameError
+from patchflow.errors import ArgumentError, SamplerError, UnknownNameError
 from patchflow.geometry.affine import spacing
 from patchflow.geometry.location import Overlap, PatchLocation
 from patchflow.types import Affine, Array, Int3
@@ -122,7 +122,7 @@ class Entry:
             UnknownNameError: if the entry has no such image, or it is no label map.
         """
         if self._image_record(name).index != "label":
-            raise no_label_index(f"{name} of subject {self.name}")
+            raise UnknownNameError(f"image {name!r} of subject {self.name!r} is no label map: give the name of a LabelMap")
         return self._open(name).label_index
 
     def weight_index(self, name: str) -> WeightIndex:
@@ -134,7 +134,7 @@ class Entry:
         """
         record = self._image_record(name)
         if record.index != "weight":
-            raise no_weight_index(f"{name} of subject {self.name}", _why_no_weights(record))
+            raise SamplerError(f"image {name!r} of subject {self.name!r} cannot be used as weights: {_why_no_weights(record)}")
         return self._open(name).weight_index
 
     def close(self) -> None:

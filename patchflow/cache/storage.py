@@ -73,12 +73,16 @@ class Blocks:
         counted = self._counted
         for some in np.flatnonzero(counted[high + 1] > counted[low]):
             for block in range(int(low[some]), int(high[some]) + 1):
-                if self._pending[block]:
-                    if self.is_damaged(block):
-                        raise damaged(self._mapping.path, self.describe(block))
-                    self._pending[block] = False
+                self.check_one(block)
         self._counted = np.concatenate([[0], np.cumsum(self._pending)])
         self.done = not self._counted[-1]
+
+    def check_one(self, block: int) -> None:
+        """Check one block, unless that has been done."""
+        if self._pending[block]:
+            if self.is_damaged(block):
+                raise damaged(self._mapping.path, self.describe(block))
+            self._pending[block] = False
 
     def is_damaged(self, block: int) -> bool:
         """Whether the block's bytes are not what was written."""
@@ -111,9 +115,8 @@ class CheckedVector:
 
     def __getitem__(self, position: int) -> Any:
         if not self._blocks.done:
-            byte = np.array([position * self._array.itemsize])
-            self._blocks.check(byte, byte)
-        return self._array[position].item()
+            self._blocks.check_one(position * self._array.itemsize // BLOCK)
+        return self._array.item(position)
 
 
 def checked_table(mapping: Mapping, key: str) -> Array:
