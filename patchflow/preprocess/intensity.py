@@ -103,6 +103,8 @@ class Window(Step):
         keys: names of scalar images; None for every scalar image.
     """
 
+    needs_finite = False  # it takes nothing from the image
+
     center: float
     width: float
     out: tuple[float, float] | None = None
@@ -133,6 +135,8 @@ class Clamp(Step):
         keys: names of scalar images; None for every scalar image.
     """
 
+    needs_finite = False  # it takes nothing from the image
+
     low: float | None = None
     high: float | None = None
     keys: Keys = None
@@ -154,7 +158,7 @@ class Clamp(Step):
 
 @dataclass(frozen=True)
 class ReplaceNonFinite(Step):
-    """Replace NaN and infinite voxels by a value; without this step, they are refused. It comes before steps that need finite voxels.
+    """Replace NaN and infinite values; without this step, they are refused. It comes before steps that take numbers from the image.
 
     Args:
         value: what they become, in the image's values.
