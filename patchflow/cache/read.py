@@ -1,6 +1,7 @@
 """Reading a cache: entries by number or name, any region of any image."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -217,6 +218,19 @@ class Cache:
             self._entries[place] = Entry(self.folder, self._manifest.entries[place], self._verify)
         return self._entries[place]
 
+    def subset(self, names: Iterable[str]) -> "Cache":
+        """The same cache with some of its subjects alone, in the order of `names`: to train on some and validate on others.
+
+        Raises:
+            UnknownNameError: for a name that is not there.
+            ArgumentError: for a name given twice.
+        """
+        chosen = [self[name].name for name in names]
+        if len(set(chosen)) < len(chosen):
+            raise ArgumentError(f"a subject is named twice in {chosen}")
+        entries = [self._manifest.entries[self._places[name]] for name in chosen]
+        return Cache(self.folder, replace(self._manifest, entries=entries), self._verify)
+
     def verify(self) -> list[Finding]:
         """Read every block of every entry and compare it with its checksum.
 
@@ -233,7 +247,7 @@ class Cache:
         return self.describe()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return open_cache, (self.folder, self._verify)
+        return _reopen, (self.folder, self._verify, self.names)
 
 
 def open_cache(folder: str | Path, verify_on_read: bool = True) -> Cache:
@@ -252,6 +266,11 @@ def open_cache(folder: str | Path, verify_on_read: bool = True) -> Cache:
     manifest = read_manifest(folder)
     handles.close(folder)  # files may have been built anew
     return Cache(folder, manifest, verify_on_read)
+
+
+def _reopen(folder: Path, verify_on_read: bool, names: tuple[str, ...]) -> Cache:
+    cache = open_cache(folder, verify_on_read)
+    return cache if cache.names == names else cache.subset(names)
 
 
 def _why_no_weights(record: ImageRecord) -> str:

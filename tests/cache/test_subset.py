@@ -1,0 +1,24 @@
+import pickle
+
+import pytest
+
+import patchflow as pf
+from patchflow.errors import ArgumentError, UnknownNameError
+
+
+def test_a_subset_holds_the_subjects_named_in_that_order(small_cache):
+    some = small_cache.subset(["s2", "s0"])
+    assert some.names == ("s2", "s0")
+    whole = pf.PatchLocation((0, 0, 0), small_cache["s2"].shape)
+    assert (some[0].read("image", whole) == small_cache["s2"].read("image", whole)).all()
+    again = pickle.loads(pickle.dumps(some))
+    assert again.names == ("s2", "s0")
+    assert (again["s2"].read("image", whole) == small_cache["s2"].read("image", whole)).all()
+    assert "s1" not in repr(some)
+
+
+def test_a_subset_of_unknown_or_repeated_names_is_refused(small_cache):
+    with pytest.raises(UnknownNameError, match="'t9'"):
+        small_cache.subset(["s0", "t9"])
+    with pytest.raises(ArgumentError, match="twice"):
+        small_cache.subset(["s0", "s0"])
