@@ -28,7 +28,8 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     course = _course(options)
     once.clean(course.folder)
     numbers = _measure_races(course, options.only or [*OURS, *PEERS], options.growth if not options.quick else 50)
-    numbers |= _measure_once(course, 2 if options.quick else 3)
+    if not options.races_only:
+        numbers |= _measure_once(course, 2 if options.quick else 3)
     if options.json:
         options.json.write_text(json.dumps({"course": asdict(course) | {"folder": None}, "numbers": numbers}, indent=2) + "\n")
     return numbers
@@ -39,6 +40,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=Path("bench_data"), help="where data are made, once (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="tiny volumes and short rounds: shows that it runs, measures nothing")
     parser.add_argument("--only", action="append", metavar="NAME", choices=[*OURS, *PEERS], help="only this contestant; may be repeated")
+    parser.add_argument("--races-only", action="store_true", help="leave out what is paid once: first batch, build, import")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="least length of a round")
     parser.add_argument("--growth", type=int, default=2000, help="batches over which memory must not grow")
