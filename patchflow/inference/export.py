@@ -4,10 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 
 from patchflow.errors import ArgumentError, InferenceError
 from patchflow.images.write import write_nifti
+from patchflow.kernels.argmax import argmax_channels
 from patchflow.types import Affine
 
 Output = Literal["labels", "probabilities", "logits"] | Callable[[torch.Tensor], torch.Tensor]
@@ -17,7 +19,7 @@ Activation = Literal["auto", "softmax", "sigmoid", "none"]
 """What turns the model's output into probabilities. "auto": softmax over the channels, or the sigmoid if there is one channel."""
 
 _SLAB_VALUES = 2**22
-"""Values worked on at a time, which bounds the memory taken beside input and result: argmax makes int64, softmax a copy."""
+"""Values worked on at a time, which bounds the memory taken beside input and result."""
 
 
 def check_output(output: object) -> None:
@@ -99,8 +101,8 @@ def labels(logits: torch.Tensor, activation: Activation) -> torch.Tensor:
         return logits
     if len(logits) == 1 or activation == "sigmoid":
         return (logits > (0.5 if activation == "none" else 0.0)).to(torch.uint8)  # the sigmoid exceeds 0.5 where its argument exceeds 0
-    dtype = torch.uint8 if len(logits) <= 2**8 else torch.int16 if len(logits) <= 2**15 else torch.int32
-    return logits.argmax(dim=0, keepdim=True).to(dtype)
+    dtype = np.uint8 if len(logits) <= 2**8 else np.int16 if len(logits) <= 2**15 else np.int32
+    return torch.from_numpy(argmax_channels(logits.contiguous().numpy(), dtype))
 
 
 def write(path: Path, volume: torch.Tensor, affine: Affine) -> None:
