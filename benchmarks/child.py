@@ -65,12 +65,13 @@ def run(name: str, folder: Path, settings: Settings) -> None:
         word, _, number = line.strip().partition(" ")
         if word == "quit":
             break
+        warming = 0
         if word == "batches":
             drawn, seconds = draw(stream, 0, int(number), module.CYCLE)
         else:  # whatever was prepared during the pause is drawn first, so that only work done while the clock runs is counted
-            draw(stream, 0, 16 if module.CYCLE == 1 else 0, module.CYCLE)
+            warming, _ = draw(stream, 0, 16 if module.CYCLE == 1 else 0, module.CYCLE)
             drawn, seconds = draw(stream, float(word), 1, module.CYCLE)
-        say(patches=drawn * settings.batch, seconds=seconds)
+        say(patches=drawn * settings.batch, seconds=seconds, warming=warming * settings.batch)
     PIPE.flush()
     for pid in tree(os.getpid())[1:]:  # some loaders take long to take leave, and leave workers behind
         os.kill(pid, signal.SIGKILL)

@@ -8,6 +8,7 @@ Peers come with the extra "bench"; one that is not installed is reported so.
 
 import argparse
 import json
+import statistics
 from dataclasses import asdict
 from pathlib import Path
 
@@ -60,8 +61,9 @@ def _measure_races(course: Course, names: list[str], growth: int) -> dict[str, f
     torch_bytes = of_torch_alone()
     reference = Runner(course, REFERENCE)
     try:
-        print(f"{'':40}{'patches/s':>10}{'patchflow is':>14}{'peak MiB':>10}", flush=True)
+        print(f"{'':40}{'patches/s':>10}{'patchflow is':>14}{'peak MiB':>10}{'CPU ms/patch':>14}", flush=True)
         own = Result(REFERENCE, rates=[reference.round() for _ in range(course.rounds)], peak_bytes=reference.peak_bytes)
+        own.cpu_ms = statistics.median(reference.cpu_ms)
         _print(own, torch_bytes)
         results = {REFERENCE: own}
         for name in names:
@@ -76,6 +78,7 @@ def _measure_races(course: Course, names: list[str], growth: int) -> dict[str, f
     for name, result in results.items():
         if not result.problem:
             numbers[f"{name}: patches/s"] = result.rate
+            numbers[f"{name}: CPU ms per patch"] = result.cpu_ms
             numbers[f"{name}: peak MiB over torch"] = (result.peak_bytes - torch_bytes) / MIB
         if result.reference:
             numbers[f"{name}: {REFERENCE} is this many times as fast"] = result.ratio
@@ -89,7 +92,9 @@ def _print(result: Result, torch_bytes: int) -> None:
         print(f"{result.name:40}{result.problem}", flush=True)
         return
     ratio = f"{result.ratio:.1f} x as fast" if result.reference else ""
-    print(f"{result.name:40}{result.rate:>10.1f}{ratio:>14}{(result.peak_bytes - torch_bytes) / MIB:>10.0f}", flush=True)
+    print(
+        f"{result.name:40}{result.rate:>10.1f}{ratio:>14}{(result.peak_bytes - torch_bytes) / MIB:>10.0f}{result.cpu_ms:>14.2f}", flush=True
+    )
 
 
 def _print_memory(numbers: dict[str, float], results: dict[str, Result]) -> None:

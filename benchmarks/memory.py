@@ -1,5 +1,6 @@
-"""Memory that the kernel cannot take back: anonymous and shared pages of a process and all its descendants."""
+"""What a process and all its descendants use: memory that the kernel cannot take back, and processor time."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -36,6 +37,18 @@ def _of_process(pid: int) -> int:
     except OSError:  # it ended meanwhile
         return 0
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time, user and system, that the living processes of the tree of `pid` have used."""
+    total = 0
+    for each in tree(pid):
+        try:
+            fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+        except OSError:  # it ended meanwhile
+            continue
+        total += int(fields[11]) + int(fields[12])
+    return total / os.sysconf("SC_CLK_TCK")
 
 
 class Peak:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.contestants.registry import ALL
-from benchmarks.memory import Peak
+from benchmarks.memory import Peak, cpu_seconds
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -38,6 +38,7 @@ class Runner:
 
     def __init__(self, course: Course, name: str) -> None:
         self.name, self._course = name, course
+        self.cpu_ms: list[float] = []
         subprocess.run(course.arguments("prepare", name), check=True, cwd=REPOSITORY, stdout=subprocess.DEVNULL)
         log = (course.folder / "log").open("a")
         self._process = subprocess.Popen(
@@ -56,9 +57,11 @@ class Runner:
         self._pause()
 
     def round(self) -> float:
-        """Patches per second of one timed round."""
+        """Patches per second of one timed round; `cpu_ms` gets its processor milliseconds per patch, those of warming up included."""
         os.killpg(self._process.pid, signal.SIGCONT)
+        before = cpu_seconds(self._process.pid)
         answer = self._ask(str(self._course.seconds))
+        self.cpu_ms.append(1000 * (cpu_seconds(self._process.pid) - before) / (answer["patches"] + answer["warming"]))
         self._pause()
         return answer["patches"] / answer["seconds"]
 
@@ -98,6 +101,7 @@ class Result:
     reference: list[float] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
     peak_bytes: int = 0
+    cpu_ms: float = 0.0
     problem: str = ""
 
     @property
@@ -122,7 +126,7 @@ def race(course: Course, reference: Runner, name: str) -> Result:
         for _ in range(course.rounds):
             result.reference.append(reference.round())
             result.rates.append(runner.round())
-        result.peak_bytes = runner.peak_bytes
+        result.peak_bytes, result.cpu_ms = runner.peak_bytes, statistics.median(runner.cpu_ms)
     finally:
         runner.close()
     return result
