@@ -1,6 +1,7 @@
 """Images of a subject: a file or an array, and what its voxels mean."""
 
 import hashlib
+import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,7 @@ class Image(ABC):
         self.path: Path | None = None
         self._facts: _Facts | None = None
         self._array: Array | None = None
-        if isinstance(source, (str, Path)):
+        if isinstance(source, (str, os.PathLike)):
             self.path = Path(source)
             if affine is not None:
                 raise ArgumentError(f"{self.path} brings its own affine: give an affine with arrays only")
