@@ -40,7 +40,7 @@ def log(x):  # type: ignore[no-untyped-def]
 
 @numba.njit(inline="always", error_model="numpy")
 def exp2(x):  # type: ignore[no-untyped-def]
-    """2^x; 0 below -126 (no subnormals) and infinite from 128 on."""
+    """2^x; 0 below -126.5 (no subnormals) and infinite from 127.5 on."""
     x = min(max(_f(x), _f(-127)), _f(128))
     whole = _f(np.floor(x + _f(0.5)))
     t = x - whole

@@ -48,7 +48,7 @@ class FakeEntry:
 
 @pytest.fixture
 def make_entry():
-    """make_entry(shape, seed=0, dtype="int16", channels=1, spacing=(1, 1, 1), intensities=IntensityMap()) -> FakeEntry: "image", "label"."""
+    """A function of shape, and more, that returns an entry with the images "image" and "label"."""
 
     def make(shape, seed=0, dtype="int16", channels=1, spacing=(1.0, 1.0, 1.0), intensities=None):
         rng = np.random.default_rng(seed)
