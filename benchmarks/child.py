@@ -56,7 +56,7 @@ def run(name: str, folder: Path, settings: Settings) -> None:
     start = time.perf_counter()
     stream = iter(module.batches(folder, settings, ALL[name].variant))
     seen = set()
-    for _ in range(max(module.CYCLE, 8)):  # warm: every worker started, every buffer filled once, files in the page cache
+    for _ in range(module.WARM if settings.patch >= 128 else 8):  # every worker started, every buffer filled, files in the page cache
         image, label = next(stream)
         check(image, label, settings)
         seen |= set(label.unique().tolist())

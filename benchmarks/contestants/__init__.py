@@ -3,4 +3,5 @@
 A module per package offers `NEEDS` (what must be importable), `prepare(pairs, folder, settings)`, which turns NIfTI pairs into the
 package's own data, `batches(folder, settings, variant)`, an endless iterator of (image, label) tensors, and `CYCLE`: batches after which
 its work repeats.
+`WARM`: batches to draw before anything is timed.
 """

@@ -13,6 +13,7 @@ from benchmarks.data import CLASSES, SPACING, Settings, read
 
 NEEDS = ("medh5",)
 CYCLE = 1
+WARM = 8
 
 
 def prepare(pairs: list[tuple[Path, Path]], folder: Path, settings: Settings) -> None:

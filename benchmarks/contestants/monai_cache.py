@@ -16,6 +16,7 @@ from benchmarks.data import CLASSES, Settings
 
 NEEDS = ("monai",)
 CYCLE = 1
+WARM = 8
 
 
 def prepare(pairs: list[tuple[Path, Path]], folder: Path, settings: Settings) -> None:

@@ -10,6 +10,7 @@ from benchmarks.data import CLASSES, Settings
 
 NEEDS = ("patchflow",)
 CYCLE = 1
+WARM = 400  # each block's checksum is verified once per process, on first touch: warm is after that
 LAYOUTS = ("contiguous", "compressed")
 
 

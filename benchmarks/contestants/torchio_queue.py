@@ -15,6 +15,7 @@ from benchmarks.data import CLASSES, Settings
 NEEDS = ("torchio",)
 SAMPLES_PER_VOLUME, VOLUMES = 10, 4
 CYCLE = SAMPLES_PER_VOLUME * VOLUMES // 2
+WARM = CYCLE
 
 
 def prepare(pairs: list[tuple[Path, Path]], folder: Path, settings: Settings) -> None:
