@@ -126,6 +126,8 @@ class PatchDataModule(LightningDataModule):
         self._stream_of: object = None
         self._val_queue: Queue | None = None
         self._state_to_load: Mapping[str, Any] | None = None
+        if val is None:
+            self.val_dataloader = super().val_dataloader  # type: ignore[method-assign]  # so Lightning sees that there is no validation
 
     @property
     def train_queue(self) -> Queue | None:
@@ -205,10 +207,8 @@ class PatchDataModule(LightningDataModule):
         else:
             stream.load_state_dict({**mine, "epoch": state["epoch"] + (state["taken"] > 0), "taken": 0})
 
-    def val_dataloader(self) -> GridBatches | QueueBatches | list[Any]:
-        """The validation batches; an empty list without validation subjects, by which Lightning leaves validation out."""
-        if self.sources["val"] is None:
-            return []
+    def val_dataloader(self) -> GridBatches | QueueBatches:
+        """The validation batches."""
         if self.val_cache is None:
             self.setup("validate")
         batch_size = self.batch_size if self.val_batch_size is None else self.val_batch_size

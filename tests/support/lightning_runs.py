@@ -1,0 +1,52 @@
+"""A small model that writes down which batches it was trained and validated on, and trainers that print nothing."""
+
+import zlib
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+
+
+def fingerprint(batch):
+    """What tells a batch from any other: numbers and names of its patches, and the bytes of its images."""
+    image = batch["image"].cpu().contiguous().numpy()
+    return tuple(batch["index"].tolist()), tuple(batch["subject"]), zlib.crc32(image.tobytes())
+
+
+class Recorder(LightningModule):
+    """One convolution (and a batch norm, whose buffers DDP keeps alike), trained on the mean of its output.
+
+    Args:
+        fail_at: the training step (of all, from 0) that raises.
+    """
+
+    def __init__(self, fail_at=None):
+        super().__init__()
+        self.net = torch.nn.Sequential(torch.nn.Conv3d(2, 1, 3), torch.nn.BatchNorm3d(1))
+        with torch.no_grad():
+            for parameter in self.net.parameters():
+                parameter.fill_(0.01)
+        self.fail_at = fail_at
+        self.trained, self.validated = [], []
+
+    def forward(self, image):
+        return self.net(image)
+
+    def training_step(self, batch):
+        if self.global_step == self.fail_at:
+            raise RuntimeError("out of memory, say")
+        self.trained.append(fingerprint(batch))
+        loss = (self(batch["image"]) ** 2).mean() / 1e4 + self.net[0].weight.pow(2).sum()
+        self.log("loss", loss, batch_size=len(batch["index"]))
+        return loss
+
+    def validation_step(self, batch):
+        self.validated.append((self.current_epoch, fingerprint(batch), batch["location"].tolist()))
+        self.log("val", self(batch["image"]).mean(), batch_size=len(batch["index"]), sync_dist=True)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=1e-3, momentum=0.9)
+
+
+def quiet_trainer(folder, **settings):
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": "callbacks" in settings}
+    return Trainer(default_root_dir=folder, accelerator="cpu", **quiet, **settings)
