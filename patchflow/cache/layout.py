@@ -221,4 +221,6 @@ def _read_dataset(path: Path, entry: EntryFile, key: str, dataset: Any, size: in
 
 def damaged(path: Path, what: str) -> CacheDamagedError:
     """The error for a damaged entry file, with the mend."""
-    return CacheDamagedError(f"{path} is damaged: {what}. Delete that file and build the cache again; other entries are used as they are")
+    return CacheDamagedError(
+        f"subject {path.stem!r}: {path} is damaged: {what}. Delete that file and build the cache again; other entries are used as they are"
+    )

@@ -81,7 +81,7 @@ class Blocks:
         """Check one block, unless that has been done."""
         if self._pending[block]:
             if self.is_damaged(block):
-                raise damaged(self._mapping.path, self.describe(block))
+                raise damaged(self._mapping.path, f"image {self._key.split('/')[0]!r}, {self.describe(block)}")
             self._pending[block] = False
 
     def is_damaged(self, block: int) -> bool:
@@ -92,11 +92,11 @@ class Blocks:
 
     def describe(self, block: int) -> str:
         """Where the block lies, for an error."""
-        name, part = self._key.split("/", 1)
+        part = self._key.split("/", 1)[1]
         first = block * BLOCK // self._extent.dtype.itemsize
         last = min((block + 1) * BLOCK, self._extent.nbytes) // self._extent.dtype.itemsize - 1
         places = [tuple(int(n) for n in np.unravel_index(place, self._extent.shape)) for place in (first, last)]
-        return f"image {name!r}, {part} {places[0]} to {places[1]} (block {block}) are not what was written"
+        return f"{part} {places[0]} to {places[1]} (block {block}) are not what was written"
 
     def damages(self) -> Iterator[str]:
         """A line for every damaged block."""
@@ -217,18 +217,18 @@ class CompressedVoxels:
             return constant
         data = memoryview(self._mapping.memory)[offset : offset + size]
         if len(data) != size or (self._pending[number] and zlib.crc32(data) != int(self._checksums[number])):
-            raise damaged(self._mapping.path, self._describe(number))
+            raise damaged(self._mapping.path, f"image {self._image!r}, {self._describe(number)}")
         self._pending[number] = False
         try:
             decompress(data, buffer)
         except (RuntimeError, ValueError) as error:
-            raise damaged(self._mapping.path, f"{self._describe(number)} ({error})") from error
+            raise damaged(self._mapping.path, f"image {self._image!r}, {self._describe(number)} ({error})") from error
         return None
 
     def _describe(self, number: int) -> str:
         first = [int(n) * step for n, step in zip(np.unravel_index(number, self._counts), self._chunk, strict=True)]
         last = [min(a + step, n) - 1 for a, step, n in zip(first, self._chunk, self._shape, strict=True)]
-        return f"image {self._image!r}, voxels {tuple(first)} to {tuple(last)} (chunk {number}) are not what was written"
+        return f"voxels {tuple(first)} to {tuple(last)} (chunk {number}) are not what was written"
 
 
 Voxels = ContiguousVoxels | CompressedVoxels
