@@ -65,7 +65,8 @@ def run(folder: str | Path = "patchflow-demo", steps: int = 110, seed: int = 0, 
         seed=seed,
     )
     print(f"3. training a 3D U-Net for {steps} steps of two {'x'.join(map(str, PATCH))} patches")
-    model = train(data, steps, seed)
+    lightning.seed_everything(seed, verbose=False)  # the network's first weights
+    model = fit(Segmentation(UNet(outputs=len(CLASSES) + 1), steps), data, steps)
     print(f"4. predicting {held_out}, which the network has not seen")
     entry = cache[held_out]
     prediction = pf.predict(
@@ -139,7 +140,7 @@ def warp(volumes: Array, moved: Array) -> Array:
 
 
 class UNet(nn.Module):
-    """A small 3D U-Net (Çiçek et al., MICCAI 2016): two poolings, instance normalisation.
+    """A small 3D U-Net (Çiçek et al., MICCAI 2016): two poolings, batch normalisation.
 
     Args:
         inputs: channels of the image.
@@ -168,7 +169,7 @@ class UNet(nn.Module):
 def _block(inputs: int, outputs: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for channels in (inputs, outputs):
-        layers += [nn.Conv3d(channels, outputs, 3, padding=1, bias=False), nn.InstanceNorm3d(outputs, affine=True), nn.LeakyReLU(0.01)]
+        layers += [nn.Conv3d(channels, outputs, 3, padding=1, bias=False), nn.BatchNorm3d(outputs), nn.LeakyReLU(0.01)]
     return nn.Sequential(*layers)
 
 
@@ -198,10 +199,8 @@ class Segmentation(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def train(data: "pf.PatchDataModule", steps: int, seed: int) -> Segmentation:
-    """A U-Net trained for `steps` steps on the batches of `data`."""
-    lightning.seed_everything(seed, verbose=False)
-    model = Segmentation(UNet(outputs=len(CLASSES) + 1), steps)
+def fit(model: Segmentation, data: pf.PatchDataModule, steps: int) -> Segmentation:
+    """Train `model` for `steps` steps on the batches of `data`, without checkpoints or logs."""
     trainer = lightning.Trainer(
         max_steps=steps,
         accelerator="auto",
