@@ -190,7 +190,7 @@ class Segmentation(lightning.LightningModule):
         both = (probabilities * one_hot).sum((0, 2, 3, 4))
         soft_dice = (2 * both + 1) / (probabilities.sum((0, 2, 3, 4)) + one_hot.sum((0, 2, 3, 4)) + 1)
         loss = F.cross_entropy(logits, label) + 1 - soft_dice.mean()
-        self.log("loss", loss, prog_bar=True)
+        self.log("loss", loss, prog_bar=True, batch_size=len(label))
         return loss
 
     def configure_optimizers(self) -> Any:

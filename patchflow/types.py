@@ -32,6 +32,8 @@ def int3(value: SizeLike, what: str, minimum: int = 1) -> Int3:
         ArgumentError: for a float (the message gives the number of voxels meant), another length, or less than `minimum`.
     """
     given: Any = value
+    if type(given) is tuple and len(given) == 3 and all(type(part) is int and part >= minimum for part in given):
+        return given  # what the package itself passes, millions of times
     parts: Sequence[Any] = given if isinstance(given, (list, tuple, np.ndarray)) else (given,) * 3
     if len(parts) != 3:
         raise ArgumentError(f"{what} must be an int or three ints (I, J, K), not {value!r}: it has {len(parts)} values")
