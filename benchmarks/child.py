@@ -61,6 +61,7 @@ def run(name: str, folder: Path, settings: Settings) -> None:
         check(image, label, settings)
         seen |= set(label.unique().tolist())
     say(ready=time.perf_counter() - start, dtypes=[str(image.dtype), str(label.dtype)], classes=sorted(set(CLASSES) & seen))
+    del image, label  # a training loop does not hold on to its first batches either
     for line in sys.stdin:
         word, _, number = line.strip().partition(" ")
         if word == "quit":
