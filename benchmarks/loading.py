@@ -61,7 +61,7 @@ def _measure_races(course: Course, names: list[str], growth: int) -> dict[str, f
     torch_bytes = of_torch_alone()
     reference = Runner(course, REFERENCE)
     try:
-        print(f"{'':40}{'patches/s':>10}{'patchflow is':>14}{'peak MiB':>10}{'CPU ms/patch':>14}", flush=True)
+        print(f"{'':40}{'patches/s':>10}{'patchflow is':>16}{'peak MiB':>10}{'CPU ms/patch':>14}", flush=True)
         own = Result(REFERENCE, rates=[reference.round() for _ in range(course.rounds)], peak_bytes=reference.peak_bytes)
         own.cpu_ms = statistics.median(reference.cpu_ms)
         _print(own, torch_bytes)
@@ -93,7 +93,7 @@ def _print(result: Result, torch_bytes: int) -> None:
         return
     ratio = f"{result.ratio:.1f} x as fast" if result.reference else ""
     print(
-        f"{result.name:40}{result.rate:>10.1f}{ratio:>14}{(result.peak_bytes - torch_bytes) / MIB:>10.0f}{result.cpu_ms:>14.2f}", flush=True
+        f"{result.name:40}{result.rate:>10.1f}{ratio:>16}{(result.peak_bytes - torch_bytes) / MIB:>10.0f}{result.cpu_ms:>14.2f}", flush=True
     )
 
 

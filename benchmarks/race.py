@@ -50,9 +50,13 @@ class Runner:
             cwd=REPOSITORY,
             start_new_session=True,
         )
-        with Peak(self._process.pid) as peak:
-            self.ready = self._answer()
-            self._ask("batches 60")
+        try:
+            with Peak(self._process.pid) as peak:
+                self._answer()
+                self._ask("batches 60")
+        except BaseException:
+            self.close()
+            raise
         self.peak_bytes = peak.bytes
         self._pause()
 
