@@ -16,6 +16,7 @@ import json
 import os
 import zlib
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -35,6 +36,7 @@ BLOCK = 1 << 16
 Layout = Literal["contiguous", "compressed"]
 _PAGE = 4096
 _SLICE = 1 << 24
+_WRITERS = 2
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,14 @@ class Extent:
 
 @dataclass(frozen=True)
 class ImageParts:
-    """The arrays of one image: voxels (C, I, J, K), C-contiguous and of native byte order, and the arrays of its index."""
+    """The arrays of one image: voxels (C, I, J, K), C-contiguous and of native byte order, and the arrays of its index.
+
+    `checksums` are the voxels' `block_checksums`, which the contiguous layout needs; the compressed layout has its own.
+    """
 
     voxels: Array
     index: Mapping[str, Array]
+    checksums: Array | None
 
 
 @dataclass(frozen=True)
@@ -96,20 +102,25 @@ def write_entry(path: Path, record: Mapping[str, Any], images: Mapping[str, Imag
         for name, parts in images.items():
             group = file.create_group(f"images/{name}")
             if contiguous:
-                deferred += _allocate(group, "voxels", parts.voxels)
+                deferred += _allocate(group, "voxels", parts.voxels, parts.checksums)
             else:
                 deferred += _write_chunks(group, parts.voxels)
             for key, array in parts.index.items():
                 deferred += _allocate(group, f"index/{key}", array)
     descriptor = os.open(path, os.O_RDWR)
     try:
-        for offset, array in deferred:
-            data = _bytes(array)
-            for start in range(0, len(data), _SLICE):
-                _write_all(descriptor, data[start : start + _SLICE], offset + start)
+        with ThreadPoolExecutor(_WRITERS) as threads:  # the system copies each slice into its page cache
+            list(threads.map(lambda piece: _write_all(descriptor, *piece), list(_slices(deferred))))
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _slices(deferred: list[tuple[int, Array]]) -> Iterator[tuple[memoryview, int]]:
+    for offset, array in deferred:
+        data = _bytes(array)
+        for start in range(0, len(data), _SLICE):
+            yield data[start : start + _SLICE], offset + start
 
 
 def _write_all(descriptor: int, data: memoryview, offset: int) -> None:
@@ -118,9 +129,9 @@ def _write_all(descriptor: int, data: memoryview, offset: int) -> None:
         data, offset = data[written:], offset + written
 
 
-def _allocate(group: h5py.Group, name: str, array: Array) -> Iterator[tuple[int, Array]]:
+def _allocate(group: h5py.Group, name: str, array: Array, checksums: Array | None = None) -> Iterator[tuple[int, Array]]:
     """Room for a contiguous dataset and its checksums: pairs of a file offset and what is to be written there."""
-    for key, values in ((name, array), (f"{name}_checksums", block_checksums(array))):
+    for key, values in ((name, array), (f"{name}_checksums", block_checksums(array) if checksums is None else checksums)):
         plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         plan.set_layout(h5py.h5d.CONTIGUOUS)
         plan.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)

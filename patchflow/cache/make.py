@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from patchflow.cache.index import build_label_index, build_weight_index, class_counts
-from patchflow.cache.layout import ImageParts, Layout, read_entry_file, write_entry
+from patchflow.cache.layout import ImageParts, Layout, block_checksums, read_entry_file, write_entry
 from patchflow.cache.manifest import SUFFIX, write_whole
 from patchflow.cache.records import ImageRecord, Statistics, identity_of
 from patchflow.errors import CacheError, ImageError, PatchflowError
@@ -104,7 +104,7 @@ def _build(task: EntryTask) -> dict[str, Any]:
     volumes, digests = _load(task)
     with ThreadPoolExecutor(max_workers=len(volumes)) as threads:  # the kernels release the GIL
         what = [f"subject {task.subject.name!r}, image {name!r}" for name in volumes]
-        parts = dict(zip(volumes, threads.map(_prepare, what, volumes.values()), strict=True))
+        parts = dict(zip(volumes, threads.map(partial(_prepare, task.layout), what, volumes.values()), strict=True))
     first = next(iter(volumes.values()))
     record: dict[str, Any] = {
         "file": task.path.name,
@@ -137,21 +137,22 @@ def _load_image(subject: Subject, name: str) -> tuple[Volume, str]:
         raise type(error)(f"subject {subject.name!r}, image {name!r}: {error}") from error
 
 
-def _prepare(what: str, volume: Volume) -> tuple[ImageRecord, ImageParts]:
+def _prepare(layout: Layout, what: str, volume: Volume) -> tuple[ImageRecord, ImageParts]:
     """The record of an image (without its digest) and the arrays to store; the pipeline has seen to it that every value is finite."""
     voxels = np.ascontiguousarray(volume.array)
+    checksums = block_checksums(voxels) if layout == "contiguous" else None  # here, beside other images
     if volume.kind == "label":
         if voxels.dtype.name not in LABEL_DTYPES:
             raise ImageError(f"{what}: labels must be {', '.join(LABEL_DTYPES)}, not {voxels.dtype}: convert them in the preprocessing")
         index = build_label_index(voxels)
         record = ImageRecord("label", volume.shape, voxels.dtype, voxels.dtype, IntensityMap(), None, "label", "", class_counts(index))
-        return record, ImageParts(voxels, index)
+        return record, ImageParts(voxels, index, checksums)
     statistics = _statistics(voxels, volume.map)
     weights = build_weight_index(voxels, volume.map) if len(voxels) == 1 and statistics.minimum >= 0 else {}
     record = ImageRecord(
         "scalar", volume.shape, np.dtype(np.float32), voxels.dtype, volume.map, statistics, "weight" if weights else None, digest=""
     )
-    return record, ImageParts(voxels, weights)
+    return record, ImageParts(voxels, weights, checksums)
 
 
 def _statistics(voxels: Array, intensities: IntensityMap) -> Statistics:
