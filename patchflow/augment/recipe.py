@@ -1,7 +1,6 @@
 """A list of random transforms, drawn once per patch and then applied exactly as drawn."""
 
 import math
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Real
 from typing import Any
@@ -11,15 +10,11 @@ import torch
 
 from patchflow.augment.base import Context, IntensityTransform, Interpolation, Parameters, Source, SpatialTransform, Transform
 from patchflow.augment.foreign import Foreign, put_back, where
-from patchflow.augment.maps import SpatialMap
+from patchflow.augment.reading import Clock, Maps, Stages, composed_map, read_through
 from patchflow.errors import ArgumentError, TransformError, UnknownNameError
 from patchflow.geometry.location import PatchLocation
-from patchflow.kernels.resample import resample_linear, resample_nearest, touched_box
-from patchflow.types import Array
 
 Sample = dict[str, torch.Tensor]
-Stages = dict[str, int]
-"""Nanoseconds spent so far in each stage: "read", "spatial" and the name of each transform."""
 
 
 class Recipe:
@@ -118,14 +113,19 @@ class Recipe:
         """
         drawn = self._matched(parameters)
         context = _context(entry, location, parameters["anchor"])
-        clock = _Clock(stages)
+        clock = Clock(stages)
         sample: Sample = {}
+        maps: Maps = {}
         for name in context.images if keys is None else keys:
             if name not in context.images:
                 raise UnknownNameError(f"subject {entry.name} has no image {name!r}; it has {sorted(context.images)}")
             sample[name] = _target(name, context, out)
-            self._read(entry, sample[name].numpy(), drawn, context.of(name), clock)
+            of_image = context.of(name)
+            fill, interpolation = self._fill(name, of_image.info), self._interpolation[of_image.info.kind]
+            target = sample[name].numpy()
+            read_through(composed_map(drawn, of_image, maps), entry, target, of_image, fill, interpolation, clock)
         self.apply_intensity(sample, context, parameters, stages)
+        clock = Clock(stages)
         for step, values in drawn:
             if isinstance(step, Foreign):
                 step.apply(sample, values, context)
@@ -134,7 +134,7 @@ class Recipe:
 
     def apply_intensity(self, sample: Sample, context: Context, parameters: Parameters, stages: Stages | None = None) -> None:
         """Change the images of `sample` in place as the drawn intensity transforms say; tensors may be on any device."""
-        clock = _Clock(stages)
+        clock = Clock(stages)
         for step, values in self._matched(parameters):
             if not isinstance(step, IntensityTransform) or values is None:
                 continue
@@ -168,45 +168,6 @@ class Recipe:
             )
         return fill
 
-    def _read(self, entry: Source, target: Array, drawn: Sequence[tuple[Any, Any]], context: Context, clock: "_Clock") -> None:
-        """Fill `target` with the image of the context, read through the composed map."""
-        name, info, location = str(context.image), context.info, context.location
-        fill, source = self._fill(name, info), _composed(drawn, context)
-        copy = source.as_copy(location) if source is not None else None
-        if source is None or copy is not None:
-            view = target if copy is None else target[(slice(None), *(slice(None, None, -1 if back else 1) for back in copy.mirrored))]
-            entry.read(name, location if copy is None else copy.location, out=view, fill=fill)
-            clock.lap("read")
-            return
-        nearest = info.kind == "label" or self._interpolation.get(info.kind) == "nearest"
-        box = touched_box(source.matrix, location, context.shape, nearest=nearest)
-        if box is None:
-            target[...] = fill
-            clock.lap("spatial")
-            return
-        region = entry.region(name, box.start, box.stop)
-        clock.lap("read")
-        if nearest:
-            intensities = info.map if info.kind == "scalar" else None
-            resample_nearest(region, box, context.shape, source.matrix, location, fill, target, intensities)
-        else:
-            resample_linear(region, box, context.shape, source.matrix, location, info.map, fill, target)
-        clock.lap("spatial")
-
-
-class _Clock:
-    """Adds the time since the last lap to a stage."""
-
-    def __init__(self, stages: Stages | None) -> None:
-        self._stages = stages
-        self._last = 0 if stages is None else time.perf_counter_ns()
-
-    def lap(self, stage: str) -> None:
-        if self._stages is not None:
-            now = time.perf_counter_ns()
-            self._stages[stage] = self._stages.get(stage, 0) + now - self._last
-            self._last = now
-
 
 def _step(transform: Any) -> Transform | Foreign:
     if isinstance(transform, (SpatialTransform, IntensityTransform)):
@@ -228,7 +189,7 @@ def _agreed_interpolation(steps: Sequence[Any]) -> dict[str, Interpolation]:
                     f"{step.name} asks for {wanted} interpolation of {kind} images, another transform for {agreed[kind]}: all spatial "
                     "transforms of a recipe are one interpolation; make them agree"
                 )
-    return agreed
+    return {"scalar": "linear", "label": "nearest", **agreed}
 
 
 def _context(entry: Source, location: PatchLocation, anchor: Sequence[float]) -> Context:
@@ -260,18 +221,6 @@ def _target(name: str, context: Context, out: Mapping[str, torch.Tensor] | None)
             f"on {given.device}"
         )
     return given
-
-
-def _composed(drawn: Sequence[tuple[Any, Any]], context: Context) -> SpatialMap | None:
-    """The map of the image of the context through all spatial transforms that were drawn; None where there are none."""
-    composed: SpatialMap | None = None
-    for step, values in drawn:
-        if isinstance(step, SpatialTransform) and values is not None and step.takes(str(context.image), context.info):
-            matrix = np.asarray(step.matrix(values, context), np.float64)
-            if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or (matrix[3] != (0, 0, 0, 1)).any():
-                raise TransformError(f"{where(step.name, context)} gave a map that is not a finite 4x4 affine matrix: {matrix.tolist()}")
-            composed = SpatialMap(matrix) if composed is None else composed.then(SpatialMap(matrix))
-    return composed
 
 
 def _changed(step: IntensityTransform, patch: torch.Tensor, values: Parameters, context: Context) -> None:

@@ -1,6 +1,7 @@
 import json
 import pickle
 import random
+import time
 
 import numpy as np
 import pytest
@@ -153,6 +154,9 @@ def test_stages_count_time(make_entry):
     assert stages.keys() == {"read", "spatial", "RandomNoise", "RandomGamma", "RandomBrightness", "<lambda>"}
     assert all(isinstance(spent, int) and spent > 0 for spent in stages.values())
     before = dict(stages)
+    slow = {}
+    made(Recipe([Returns(lambda patch: (time.sleep(0.05), patch)[1]), lambda s, rng: s]), make_entry(SHAPE), stages=slow)
+    assert slow["Returns"] >= 50e6 > slow["<lambda>"]  # each stage is charged its own time alone
     made(everything(), make_entry(SHAPE), stages=stages)
     assert stages["spatial"] > before["spatial"]
 
