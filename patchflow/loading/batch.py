@@ -92,10 +92,12 @@ def _same_images(cache: Cache, names: tuple[str, ...]) -> None:
 
 
 class Slots:
-    """A fixed number of slots, each the memory of one batch, used again once the consumer has let go of it.
+    """The memory of the batches in flight: slots that are used again once the consumer has let go of their batch.
 
-    The memory in flight is `count x layout.nbytes` and never more. When the consumer keeps batches, so that no slot would be left to
-    work in, it is given copies of its own instead.
+    Fresh memory costs a page fault for every 4 KiB, more than reading a patch does, so slots are kept. There are `count` of them. When the
+    consumer keeps more batches than `SPARE`, another slot takes the place of one that it holds, until that one is back: the memory in
+    flight stays `count x layout.nbytes`, and what the consumer keeps is the consumer's. Workers in other processes know a fixed set of
+    slots, so there the consumer is given copies instead.
 
     Args:
         layout: of the batches.
@@ -106,23 +108,19 @@ class Slots:
     """
 
     def __init__(self, layout: BatchLayout, count: int, shared: bool = False, pinned: bool = False) -> None:
-        self.layout = layout
-        self._pinned, self._written_once = pinned, pinned and not shared
-        self.storages = [torch.empty(0 if self._written_once else max(layout.nbytes, 1), dtype=torch.uint8) for _ in range(count)]
+        self.layout, self.count = layout, count
+        self._shared, self._pinned = shared, pinned
+        self.storages = [self._fresh(pinned=False) for _ in range(count)]
         if shared:
             self.storages = [storage.share_memory_() for storage in self.storages]  # type: ignore[no-untyped-call]
         self._free = deque(range(count))
-
-    @property
-    def free(self) -> int:
-        """Slots that nobody uses."""
-        return len(self._free)
+        self._retired: list[int] = []
 
     def take(self) -> int:
         """A free slot's number; an IndexError if there is none."""
         slot = self._free.popleft()
-        if self._written_once:
-            self.storages[slot] = self._fresh()
+        if self._pinned and not self._shared:
+            self.storages[slot] = self._fresh(pinned=True)
         return slot
 
     def hand_over(self, slot: int, rows: int, needed: int) -> dict[str, torch.Tensor]:
@@ -131,22 +129,40 @@ class Slots:
         Args:
             slot: a number from `take`.
             rows: patches in the batch.
-            needed: free slots that the queue needs to go on; with fewer, the consumer gets a copy and the slot is free at once.
+            needed: free slots that the queue needs to go on.
         """
         storage = self.storages[slot]
-        if self._written_once:
+        if self._pinned and not self._shared:
             self._free.append(slot)
             return self.layout.views(storage, rows)
-        if self._pinned or self.free < needed:
-            copies = self.layout.views(self._fresh(), rows)
+        if self._shared and (self._pinned or len(self._free) < needed):
+            copies = self.layout.views(self._fresh(self._pinned), rows)
             for name, view in self.layout.views(storage, rows).items():
                 copies[name].copy_(view)
             self._free.append(slot)
             return copies
+        if len(self._free) < needed:
+            self._free.append(self._another())
         # Every tensor made from `root` keeps it alive through their common storage, so its end is the end of the batch's use.
         root = storage.numpy()[:]
-        weakref.finalize(root, self._free.append, slot).atexit = False
+        weakref.finalize(root, self._take_back, slot).atexit = False
         return self.layout.views(torch.from_numpy(root), rows)
 
-    def _fresh(self) -> torch.Tensor:
-        return torch.empty(max(self.layout.nbytes, 1), dtype=torch.uint8, pin_memory=self._pinned)
+    def _take_back(self, slot: int) -> None:
+        """A slot that nobody uses: wanted again, unless others took its place."""
+        if len(self._free) < self.count:
+            self._free.append(slot)
+        else:
+            self.storages[slot] = torch.empty(0, dtype=torch.uint8)
+            self._retired.append(slot)
+
+    def _another(self) -> int:
+        if not self._retired:
+            self.storages.append(self._fresh(pinned=False))
+            return len(self.storages) - 1
+        slot = self._retired.pop()
+        self.storages[slot] = self._fresh(pinned=False)
+        return slot
+
+    def _fresh(self, pinned: bool) -> torch.Tensor:
+        return torch.empty(max(self.layout.nbytes, 1), dtype=torch.uint8, pin_memory=pinned)

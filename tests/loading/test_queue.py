@@ -11,6 +11,7 @@ from small_subjects import make_subjects
 
 import patchflow as pf
 from patchflow.errors import ArgumentError, MemoryBudgetError, SubjectError, UnknownNameError, WorkerError
+from patchflow.loading.batch import Slots, batch_layout
 
 
 def make_queue(cache, sampler, **arguments):
@@ -113,6 +114,22 @@ def test_slots_are_used_again_once_the_consumer_lets_go(small_cache, small_sampl
         if number == 3:
             view, value = batch["image"][0, 0, 2], batch["image"][0, 0, 2].clone()
     assert torch.equal(view, value), "a view of a view keeps its slot"
+
+
+def test_slots_beyond_those_in_flight_go_once_the_consumer_lets_go(small_cache, small_sampler):
+    layout = batch_layout(small_cache, small_sampler.patch_size, 1)
+    slots = Slots(layout, count=3)
+    kept = [slots.hand_over(slots.take(), 1, needed=1) for _ in range(8)]
+    assert len({batch["image"].data_ptr() for batch in kept}) == 8
+    for number, batch in enumerate(kept):
+        batch["image"].fill_(number)
+    assert [float(batch["image"].mean()) for batch in kept] == list(range(8))
+    kept.clear()
+    del batch
+    assert sum(storage.numel() > 0 for storage in slots.storages) == 3
+    again = [slots.hand_over(slots.take(), 1, needed=1) for _ in range(8)]
+    assert len(slots.storages) == 9, "the places of slots that went are used again"
+    assert len({batch["image"].data_ptr() for batch in again}) == 8
 
 
 def test_leaving_early_leaves_no_worker_behind(small_cache, small_sampler):
