@@ -16,7 +16,6 @@ import json
 import os
 import zlib
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -36,7 +35,6 @@ BLOCK = 1 << 16
 Layout = Literal["contiguous", "compressed"]
 _PAGE = 4096
 _SLICE = 1 << 24
-_WRITERS = 2
 
 
 @dataclass(frozen=True)
@@ -109,8 +107,8 @@ def write_entry(path: Path, record: Mapping[str, Any], images: Mapping[str, Imag
                 deferred += _allocate(group, f"index/{key}", array)
     descriptor = os.open(path, os.O_RDWR)
     try:
-        with ThreadPoolExecutor(_WRITERS) as threads:  # the system copies each slice into its page cache
-            list(threads.map(lambda piece: _write_all(descriptor, *piece), list(_slices(deferred))))
+        for piece, offset in _slices(deferred):  # one after another: file systems let one writer into a file at a time
+            _write_all(descriptor, piece, offset)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
