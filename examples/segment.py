@@ -56,7 +56,7 @@ def main(config: dict[str, Any]) -> None:
         pf.predict(
             model,
             cache[name],
-            patch_size=patches["size"],
+            patch_size=config["prediction"]["window"],
             patch_overlap=config["prediction"]["overlap"],
             overlap_mode="gaussian",
             output="labels",

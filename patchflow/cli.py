@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
         "demo", parents=[common], help="real data, a trained network and a label map, in minutes and without a download"
     )
     demo.add_argument("--folder", default="patchflow-demo", help="where its files go (default: %(default)s)")
-    demo.add_argument("--steps", type=int, default=None, help="training steps of two patches")
+    demo.add_argument("--steps", type=int, default=None, help="training steps of eight patches")
     demo.add_argument("--seed", type=int, default=0)
     demo.set_defaults(run=_demo)
 

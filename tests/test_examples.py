@@ -55,9 +55,9 @@ def test_the_example_trains_and_predicts_as_configured(make_folder, monkeypatch)
     affine = make_folder("t1", "tissue")
     config = yaml.safe_load((ROOT / "configs" / "segment.yaml").read_text())
     config["data"] |= {"folder": "data", "held_out": ["s2"]}
-    config["patches"] |= {"size": [16, 16, 16]}
+    config["patches"] |= {"size": [16, 16, 16], "batch_size": 2}
     config["training"] |= {"steps": 3, "width": 4}
-    config["prediction"] |= {"overlap": 4}
+    config["prediction"] |= {"window": [16, 16, 16], "overlap": 4}
     Path("small.yaml").write_text(yaml.safe_dump(config))
     monkeypatch.setattr(sys, "argv", ["segment.py", "small.yaml"])
     runpy.run_path(str(ROOT / "examples" / "segment.py"), run_name="__main__")
