@@ -241,6 +241,5 @@ def _run(tasks: list[EntryTask], executor: Executor, progress: bool) -> list[dic
                 'the script lacks `if __name__ == "__main__":` around what it does. The next build uses finished entries again'
             ) from error
         finally:
-            for future in futures:
-                future.cancel()
-            wait(futures)
+            # Those that were cancelled never run, and not every executor says of them that they are done.
+            wait([future for future in futures if not future.cancel()])

@@ -51,7 +51,7 @@ class Entry:
         """The subject's metadata, as JSON keeps it: tuples are lists (a copy of the outermost dict)."""
         return dict(self._record["metadata"])
 
-    @cached_property
+    @property
     def images(self) -> MappingProxyType[str, ImageRecord]:
         """Image name to its record, in the subject's order."""
         return MappingProxyType(self._images)

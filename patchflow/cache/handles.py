@@ -7,15 +7,14 @@ import os
 import threading
 from collections import OrderedDict
 from functools import cached_property
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
 from patchflow.cache.index import LabelIndex, WeightIndex
-from patchflow.cache.layout import damaged, read_entry_file
+from patchflow.cache.layout import damaged, map_entry_file
 from patchflow.cache.records import ImageRecord
 from patchflow.cache.storage import CompressedVoxels, ContiguousVoxels, Mapping, Voxels
-from patchflow.errors import CacheDamagedError, CacheError
+from patchflow.errors import CacheDamagedError
 
 LIMIT = 256
 """Entry files open at a time; each takes a file descriptor, of which processes commonly have 1,024."""
@@ -50,17 +49,12 @@ class OpenEntry:
     """An entry file, mapped into memory."""
 
     def __init__(self, path: Path, identity: str, images: "dict[str, ImageRecord]", verify: bool) -> None:
-        file = read_entry_file(path)
+        file, memory = map_entry_file(path)
         if file.record.get("id") != identity:
             raise CacheDamagedError(
                 f"{path} is not the file that the manifest lists: the entry was built anew or replaced since. "
                 "Open the cache again, or build it again if that does not help"
             )
-        try:
-            with open(path, "rb") as stream:
-                memory = mmap(stream.fileno(), 0, access=ACCESS_READ)
-        except (OSError, ValueError) as error:
-            raise CacheError(f"{path} cannot be mapped into memory: {error}") from error
         self.mapping = Mapping(path, memory, file, verify)
         self._records = images
         self._images: dict[str, OpenImage] = {}

@@ -17,6 +17,7 @@ import os
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any, Literal
 
@@ -163,23 +164,32 @@ def _write_chunks(group: h5py.Group, voxels: Array) -> Iterator[tuple[int, Array
 
 
 def read_entry_file(path: Path) -> EntryFile:
-    """What the file at `path` holds and where; reads no voxels.
+    """What the file at `path` holds and where; reads no voxels. Raises what `map_entry_file` raises."""
+    return map_entry_file(path)[0]
+
+
+def map_entry_file(path: Path) -> tuple[EntryFile, mmap]:
+    """What the file at `path` holds and where, and that very file in memory, whatever else is renamed to `path` meanwhile.
 
     Raises:
-        CacheError: if there is no such file.
+        CacheError: if there is no such file, or it cannot be mapped.
         CacheFormatError: if it is of another format version.
         CacheDamagedError: if it is no entry file, is shorter than it says, or refers to data outside itself.
     """
     try:
         # HDF5 is given an open file, not the name: then it minds neither locks nor who else has the file open in this process
-        with open(path, "rb", buffering=0) as stream, h5py.File(stream, "r") as file:
-            size = os.fstat(stream.fileno()).st_size
-            version = int(file.attrs["format"])
-            if version != FORMAT:
-                raise CacheFormatError(
-                    f"{path} is of cache format {version}, but this version reads format {FORMAT}: build the cache again"
-                )
-            return _read_open_file(path, file, size)
+        with open(path, "rb", buffering=0) as stream:
+            with h5py.File(stream, "r") as file:
+                version = int(file.attrs["format"])
+                if version != FORMAT:
+                    raise CacheFormatError(
+                        f"{path} is of cache format {version}, but this version reads format {FORMAT}: build the cache again"
+                    )
+                entry = _read_open_file(path, file, os.fstat(stream.fileno()).st_size)
+            try:
+                return entry, mmap(stream.fileno(), 0, access=ACCESS_READ)
+            except (OSError, ValueError) as error:
+                raise CacheError(f"{path} cannot be mapped into memory: {error}") from error
     except FileNotFoundError:
         raise CacheError(f"the entry file {path} is missing: build the cache again, other entries are used as they are") from None
     except CacheError:

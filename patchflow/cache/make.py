@@ -15,6 +15,7 @@ from patchflow.cache.layout import ImageParts, Layout, block_checksums, read_ent
 from patchflow.cache.manifest import SUFFIX, write_whole
 from patchflow.cache.records import ImageRecord, Statistics, identity_of
 from patchflow.errors import CacheError, ImageError, PatchflowError
+from patchflow.images.labels import LABEL_DTYPES
 from patchflow.images.volume import Volume
 from patchflow.kernels.histogram import has_histogram, histogram, levels
 from patchflow.kernels.pointwise import IntensityMap, apply_map
@@ -23,7 +24,6 @@ from patchflow.preprocess.pipeline import Pipeline
 from patchflow.subjects import Subject
 from patchflow.types import Array
 
-LABEL_DTYPES = ("uint8", "int8", "int16", "int32", "int64")
 _DISK_FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 _SLAB = 1 << 20
 """Voxels looked at together: their float32 values fit a core's cache."""
@@ -142,8 +142,8 @@ def _prepare(layout: Layout, what: str, volume: Volume) -> tuple[ImageRecord, Im
     voxels = np.ascontiguousarray(volume.array)
     checksums = block_checksums(voxels) if layout == "contiguous" else None  # here, beside other images
     if volume.kind == "label":
-        if voxels.dtype.name not in LABEL_DTYPES:
-            raise ImageError(f"{what}: labels must be {', '.join(LABEL_DTYPES)}, not {voxels.dtype}: convert them in the preprocessing")
+        if voxels.dtype not in LABEL_DTYPES:
+            raise ImageError(f"{what}: labels must be {', '.join(map(str, LABEL_DTYPES))}, not {voxels.dtype}: convert them in the preprocessing")
         index = build_label_index(voxels)
         record = ImageRecord("label", volume.shape, voxels.dtype, voxels.dtype, IntensityMap(), None, "label", "", class_counts(index))
         return record, ImageParts(voxels, index, checksums)

@@ -7,7 +7,6 @@ from numba import njit
 from patchflow.types import Array
 
 _DTYPES = tuple(np.dtype(d) for d in (np.uint8, np.int8, np.uint16, np.int16))
-_BLOCK = 1 << 20
 
 
 def has_histogram(dtype: np.dtype[np.generic]) -> bool:

@@ -5,7 +5,7 @@ import sys
 import textwrap
 import threading
 import time
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 
 import numpy as np
@@ -274,6 +274,27 @@ def test_interrupt_with_workers_stops_what_has_not_begun(tmp_path, monkeypatch):
 
 def die(values):
     os._exit(3)
+
+
+class NeverStarts(Executor):
+    """The second task waits for a worker that never comes, and nobody is told when it is cancelled."""
+
+    def __init__(self):
+        self.futures = []
+
+    def submit(self, fn, /, *args, **kwargs):
+        self.futures.append(Future())
+        if len(self.futures) == 1:
+            self.futures[0].set_exception(OSError("the first worker is lost"))
+        return self.futures[-1]
+
+
+@pytest.mark.timeout(20)
+def test_an_error_does_not_wait_for_tasks_that_never_began(tmp_path):
+    executor = NeverStarts()
+    with pytest.raises(OSError, match="the first worker is lost"):
+        quiet(subjects(2), tmp_path / "cache", executor=executor)
+    assert executor.futures[1].cancelled()
 
 
 def test_a_worker_that_dies_is_an_error(tmp_path):

@@ -2,6 +2,7 @@ import copy
 import json
 import os
 import pickle
+import shutil
 import threading
 import time
 from multiprocessing import get_context
@@ -11,6 +12,7 @@ import pytest
 
 import patchflow as pf
 from patchflow.cache import handles as handles_module
+from patchflow.cache import layout as layout_module
 from patchflow.cache.handles import handles
 from patchflow.cache.manifest import Manifest, write_manifest
 
@@ -126,6 +128,7 @@ def test_region_gives_stored_voxels_read_only(cache):
 
 
 def test_pickles_without_open_files(cache):
+    assert set(cache[0].images) == {"image", "label"}  # asked for before, as a grid does that goes to a worker process
     cache[0].read("image", L((0, 0, 0), (2, 2, 2)))
     for other in (pickle.loads(pickle.dumps(cache))[0], pickle.loads(pickle.dumps(cache[0])), copy.deepcopy(cache[0])):
         np.testing.assert_array_equal(other.read("label", L((0, 0, 0), (9, 9, 9))), cache[0].read("label", L((0, 0, 0), (9, 9, 9))))
@@ -170,6 +173,19 @@ def test_open_files_do_not_cross_a_fork(cache):
     child.join(10)
     assert (before, after) == (0, 1)
     assert pid != os.getpid()
+
+
+def test_an_entry_replaced_while_it_is_opened_is_read_as_it_was(cache, tmp_path, monkeypatch):
+    shutil.copy(cache[1].path, tmp_path / "new.h5")
+    read_open_file = layout_module._read_open_file
+
+    def replaced_meanwhile(*arguments):
+        found = read_open_file(*arguments)
+        os.replace(tmp_path / "new.h5", cache[0].path)
+        return found
+
+    monkeypatch.setattr(layout_module, "_read_open_file", replaced_meanwhile)
+    np.testing.assert_array_equal(cache[0].read("image", L((0, 0, 0), (20, 30, 25))), subject(seed=0)["image"].data)
 
 
 def test_a_bounded_number_of_files_is_open(cache, monkeypatch):
