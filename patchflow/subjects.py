@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import combinations, product
 from pathlib import Path
@@ -109,16 +110,18 @@ class Subject:
                 )
 
     def load_with_digests(self) -> tuple[dict[str, Volume], dict[str, str]]:
-        """Read all images: image names to volumes, and to the sha256 of their sources.
+        """Read all images, files side by side: image names to volumes, and to the sha256 of their sources.
 
         Raises:
             ImageError: for a file or voxels that cannot be used; it names the subject, the image and the file.
         """
-        volumes, digests = {}, {}
-        for key, image in self._images.items():
-            with self._naming(key):
-                volumes[key], digests[key] = image.load_with_digest()
-        return volumes, digests
+        with ThreadPoolExecutor(max_workers=len(self._images)) as threads:  # decompression lets other threads run
+            loaded = dict(zip(self._images, threads.map(self._load, self._images), strict=True))
+        return {key: volume for key, (volume, _) in loaded.items()}, {key: digest for key, (_, digest) in loaded.items()}
+
+    def _load(self, key: str) -> tuple[Volume, str]:
+        with self._naming(key):
+            return self._images[key].load_with_digest()
 
     @contextmanager
     def _naming(self, key: str) -> Iterator[None]:

@@ -101,7 +101,9 @@ def _reusable(task: EntryTask) -> dict[str, Any] | None:
 
 
 def _build(task: EntryTask) -> dict[str, Any]:
-    volumes, digests = _load(task)
+    loaded, digests = task.subject.load_with_digests()
+    volumes = task.pipeline.apply(loaded, task.subject.name)
+    del loaded  # what a step replaced can go
     with ThreadPoolExecutor(max_workers=len(volumes)) as threads:  # the kernels release the GIL
         what = [f"subject {task.subject.name!r}, image {name!r}" for name in volumes]
         parts = dict(zip(volumes, threads.map(partial(_prepare, task.layout), what, volumes.values()), strict=True))
@@ -119,31 +121,15 @@ def _build(task: EntryTask) -> dict[str, Any]:
     return record
 
 
-def _load(task: EntryTask) -> tuple[dict[str, Volume], dict[str, str]]:
-    """The volumes to store, preprocessed, and the digests of their sources. The subject's files are decompressed side by side."""
-    names = list(task.subject.images)
-    with ThreadPoolExecutor(max_workers=len(names)) as threads:
-        loaded = dict(zip(names, threads.map(partial(_load_image, task.subject), names), strict=True))
-    volumes = {name: volume for name, (volume, _) in loaded.items()}
-    digests = {name: digest for name, (_, digest) in loaded.items()}
-    del loaded
-    return task.pipeline.apply(volumes, task.subject.name), digests
-
-
-def _load_image(subject: Subject, name: str) -> tuple[Volume, str]:
-    try:
-        return subject.images[name].load_with_digest()
-    except ImageError as error:
-        raise type(error)(f"subject {subject.name!r}, image {name!r}: {error}") from error
-
-
 def _prepare(layout: Layout, what: str, volume: Volume) -> tuple[ImageRecord, ImageParts]:
     """The record of an image (without its digest) and the arrays to store; the pipeline has seen to it that every value is finite."""
     voxels = np.ascontiguousarray(volume.array)
     checksums = block_checksums(voxels) if layout == "contiguous" else None  # here, beside other images
     if volume.kind == "label":
         if voxels.dtype not in LABEL_DTYPES:
-            raise ImageError(f"{what}: labels must be {', '.join(map(str, LABEL_DTYPES))}, not {voxels.dtype}: convert them in the preprocessing")
+            raise ImageError(
+                f"{what}: labels must be {', '.join(map(str, LABEL_DTYPES))}, not {voxels.dtype}: convert them in the preprocessing"
+            )
         index = build_label_index(voxels)
         record = ImageRecord("label", volume.shape, voxels.dtype, voxels.dtype, IntensityMap(), None, "label", "", class_counts(index))
         return record, ImageParts(voxels, index, checksums)
