@@ -99,7 +99,8 @@ class Recipe:
             entry: the subject.
             location: the patch; need not be the one for which the parameters were drawn.
             parameters: what `draw` returned, as it is or after a round trip through JSON.
-            out: tensors on the CPU to fill, by image name: float32 (C, i, j, k) for scalars, the stored dtype for labels; made when None.
+            out: tensors on the CPU to fill, by image name: float32 (C, i, j, k) for scalars, for labels integers that hold those of the
+                stored dtype (a batch's, where subjects differ); made when None.
             keys: names of the images wanted; None for all.
             stages: nanoseconds are added to it by stage.
 
@@ -215,12 +216,14 @@ def _target(name: str, context: Context, out: Mapping[str, torch.Tensor] | None)
     if out is None:
         return torch.from_numpy(np.empty(shape, dtype))
     given = out[name]
-    if given.device.type != "cpu" or tuple(given.shape) != shape or given.numpy().dtype != dtype:
-        raise ArgumentError(
-            f"out[{name!r}] must be a {dtype} tensor of shape {shape} on the CPU, not {given.dtype} of shape {tuple(given.shape)} "
-            f"on {given.device}"
-        )
-    return given
+    if given.device.type == "cpu" and tuple(given.shape) == shape:
+        found = given.numpy().dtype
+        if found == dtype or (info.kind == "label" and found.kind in "iu" and np.can_cast(dtype, found, "safe")):
+            return given
+    raise ArgumentError(
+        f"out[{name!r}] must be a {dtype} tensor of shape {shape} on the CPU, not {given.dtype} of shape {tuple(given.shape)} "
+        f"on {given.device}"
+    )
 
 
 def _changed(step: IntensityTransform, patch: torch.Tensor, values: Parameters, context: Context) -> None:

@@ -54,11 +54,11 @@ def batch_layout(cache: Cache, patch_size: Int3, batch_size: int, keys: tuple[st
     """
     first = cache[0]
     names = tuple(first.images) if keys is None else keys
+    if keys is None:
+        _same_images(cache, names)
     fields, offset = [], 0
     for name in names:
         channels, dtype = _common(cache, name)
-        if keys is None:
-            _same_images(cache, names)
         patch = (channels, *patch_size)
         nbytes = int(np.prod(patch)) * dtype.itemsize
         fields.append(Field(name, patch, torch.from_numpy(np.empty(0, dtype)).dtype, offset, nbytes))
@@ -114,11 +114,13 @@ class Slots:
         if shared:
             self.storages = [storage.share_memory_() for storage in self.storages]  # type: ignore[no-untyped-call]
         self._free = deque(range(count))
+        self._busy = 0  # taken, and not handed over yet
         self._retired: list[int] = []
 
     def take(self) -> int:
         """A free slot's number; an IndexError if there is none."""
         slot = self._free.popleft()
+        self._busy += 1
         if self._pinned and not self._shared:
             self.storages[slot] = self._fresh(pinned=True)
         return slot
@@ -131,6 +133,7 @@ class Slots:
             rows: patches in the batch.
             needed: free slots that the queue needs to go on.
         """
+        self._busy -= 1
         storage = self.storages[slot]
         if self._pinned and not self._shared:
             self._free.append(slot)
@@ -150,7 +153,7 @@ class Slots:
 
     def _take_back(self, slot: int) -> None:
         """A slot that nobody uses: wanted again, unless others took its place."""
-        if len(self._free) < self.count:
+        if len(self._free) + self._busy < self.count:
             self._free.append(slot)
         else:
             self.storages[slot] = torch.empty(0, dtype=torch.uint8)

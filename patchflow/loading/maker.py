@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from patchflow import seeding
 from patchflow.augment.recipe import Recipe
 from patchflow.cache.read import Cache
 from patchflow.geometry.location import PatchLocation
+from patchflow.loading.batch import BatchLayout, batch_layout
 from patchflow.loading.plan import Request
 from patchflow.sampling.base import Sampler
 
@@ -37,16 +39,23 @@ class PatchMaker:
     keys: tuple[str, ...] | None
 
     def make(self, request: Request, out: Mapping[str, torch.Tensor] | None = None) -> Made:
-        """Make a patch, into the tensors `out` if they are given."""
+        """Make a patch, into the tensors `out` if they are given, else into new ones of the same dtypes as a batch's."""
         stages: dict[str, int] = {}
         began = time.perf_counter_ns()
         entry = self.cache[request.entry]
         rng = seeding.patch_generator(self.seed, request.epoch, request.index)
+        if out is None:
+            out = {field.name: torch.empty(field.shape, dtype=field.dtype) for field in self._layout.fields}
         location = self.sampler.draw(entry, rng)
         parameters = self.recipe.draw(rng, entry, location)
         stages["draw"] = time.perf_counter_ns() - began
         images = self.recipe.apply(entry, location, parameters, out=out, keys=self.keys, stages=stages)
         return Made(images, entry.name, location, parameters, stages)
+
+    @cached_property
+    def _layout(self) -> BatchLayout:
+        """Of a patch by itself."""
+        return batch_layout(self.cache, self.sampler.patch_size, 1, self.keys)
 
     def describe(self, request: Request) -> str:
         """The request in words, for an error."""

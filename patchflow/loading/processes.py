@@ -92,8 +92,8 @@ class ProcessWorkers:
             ready = connection.wait([*busy, *ends], timeout=None if block and not finished else 0)
             answers = [self._receive(busy[pipe]) for pipe in ready if pipe in busy]
             if not answers:
-                for end in ready:
-                    raise self._death(ends[end])
+                if ready:
+                    raise self._death(ends[ready[0]])
                 self._send()
                 return finished
             finished += answers
@@ -146,8 +146,7 @@ def _work(pipe: Any, parents_end: Any, maker: PatchMaker, slots: Slots) -> None:
         except (EOFError, OSError):
             return
         try:
-            with torch.no_grad():
-                answer: Any = carry_out(maker, slots, task)
+            answer: Any = carry_out(maker, slots, task)
         except Exception as error:
             answer = f"{type(error).__name__}: {error}", traceback.format_exc()
         try:

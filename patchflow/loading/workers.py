@@ -46,6 +46,7 @@ class Workers(Protocol):
         """End all workers and return when they are gone. Unfinished tasks are given up."""
 
 
+@torch.no_grad()  # patches are data, whichever thread makes them
 def carry_out(maker: PatchMaker, slots: Slots, task: Task) -> Done:
     """Make the patch of `task` straight into its place in its slot."""
     views = slots.layout.views(slots.storages[task.slot], slots.layout.batch_size)
@@ -117,7 +118,8 @@ class ThreadWorkers:
         for _ in self._threads:
             self._tasks.put(None)
         for thread in self._threads:
-            thread.join()
+            if thread is not threading.current_thread():  # the garbage collector may close a dropped iteration in a worker of its own
+                thread.join()
 
 
 def _work(
@@ -129,8 +131,6 @@ def _work(
 ) -> None:
     while (task := tasks.get()) is not None and not ending.is_set():
         try:
-            # Patches are data: inference mode spares PyTorch the bookkeeping of views in each thread.
-            with torch.no_grad():
-                results.put(carry_out(maker, slots, task))
+            results.put(carry_out(maker, slots, task))
         except BaseException as error:
             results.put((task, error))
