@@ -6,6 +6,7 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from benchmarks.race import REPOSITORY, Course
 
@@ -15,37 +16,42 @@ from pathlib import Path
 from benchmarks.contestants import patchflow_queue
 from benchmarks.data import Settings
 folder, patch, variant = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-patchflow_queue.pf.Queue, patchflow_queue.pf.open_cache, patchflow_queue.pf.LabelSampler
 t = time.perf_counter()
 next(iter(patchflow_queue.queue(folder, Settings(patch), variant)))
 print(time.perf_counter() - t)
 """
 BUILD = """
-import time, sys
+import json, shutil, sys, time
 from pathlib import Path
+import nibabel, numpy
 from benchmarks.contestants import patchflow_queue as contestant
 pf = contestant.pf
-image, label, folder, layout = sys.argv[1:]
-subjects = contestant.subjects([(Path(image), Path(label))])
+image, label, folder, layout, rounds = sys.argv[1:]
 preprocess = pf.Pipeline([pf.preprocess.ZNormalize()])
-pf.build_cache
-t = time.perf_counter()
-pf.build_cache(subjects, folder, preprocess=preprocess, layout=layout, progress=False)
-print(time.perf_counter() - t)
-"""
-READ = """
-import time, sys, nibabel, numpy
-t = time.perf_counter()
-for path in sys.argv[1:]: numpy.asanyarray(nibabel.load(path).dataobj)
-print(time.perf_counter() - t)
+pairs = []
+for _ in range(int(rounds) + 1):
+    t = time.perf_counter()
+    for path in (image, label): numpy.asanyarray(nibabel.load(path).dataobj)
+    read = time.perf_counter() - t
+    subjects = contestant.subjects([(Path(image), Path(label))])
+    t = time.perf_counter()
+    pf.build_cache(subjects, folder, preprocess=preprocess, layout=layout, progress=False)
+    pairs.append((read, time.perf_counter() - t))
+    shutil.rmtree(folder)
+print(json.dumps(pairs))
 """
 IMPORT = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
 
 
-def seconds(code: str, *arguments: str) -> float:
-    """What a fresh interpreter prints last."""
+def output(code: str, *arguments: str) -> Any:
+    """What a fresh interpreter prints last, a line of JSON."""
     done = subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True, text=True, cwd=REPOSITORY)
-    return float(json.loads(done.stdout.split()[-1]))
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def seconds(code: str, *arguments: str) -> float:
+    """The number that a fresh interpreter prints last."""
+    return float(output(code, *arguments))
 
 
 def import_seconds(rounds: int) -> float:
@@ -62,21 +68,22 @@ def names_seconds(rounds: int) -> float:
 
 
 def first_batch_seconds(course: Course, variant: str) -> float:
-    """Seconds from before `open_cache` to the first batch, modules imported and kernels compiled before."""
+    """Seconds from before `open_cache` to the first batch in a fresh process, torch imported and kernels compiled before."""
     folder = course.folder / f"patchflow_queue-{course.patch}"
     return statistics.median(seconds(FIRST_BATCH, str(folder), str(course.patch), variant) for _ in range(3))
 
 
-def build_ratio(course: Course, layout: str, rounds: int) -> float:
-    """Seconds to build the cache of one subject from .nii.gz over seconds to read and decompress the same files with nibabel."""
+def build_ratios(course: Course, layout: str, rounds: int) -> tuple[float, float]:
+    """Building the cache of one subject over reading and decompressing the same .nii.gz files with nibabel, in turn in one process.
+
+    Returns:
+        The ratio of medians once warm, and that of the first time, which pays for loading kernels and libraries too.
+    """
     paths = [str(course.folder / "nifti" / "s0" / f"{kind}.nii.gz") for kind in ("image", "label")]
     target = course.folder / "built"
-    pairs = []
-    for _ in range(rounds):
-        shutil.rmtree(target, ignore_errors=True)
-        pairs.append((seconds(READ, *paths), seconds(BUILD, *paths, str(target), layout)))
     shutil.rmtree(target, ignore_errors=True)
-    return statistics.median(build for _, build in pairs) / statistics.median(read for read, _ in pairs)
+    (read, build), *warm = output(BUILD, *paths, str(target), layout, str(rounds))
+    return statistics.median(pair[1] for pair in warm) / statistics.median(pair[0] for pair in warm), build / read
 
 
 def clean(folder: Path) -> None:
