@@ -13,7 +13,7 @@ from typing import Any
 from patchflow.cache.index import LabelIndex, WeightIndex
 from patchflow.cache.layout import damaged, map_entry_file
 from patchflow.cache.records import ImageRecord
-from patchflow.cache.storage import CompressedVoxels, ContiguousVoxels, Mapping, Voxels
+from patchflow.cache.storage import CompressedVoxels, ContiguousVoxels, Mapping, Unchecked, Voxels
 from patchflow.errors import CacheDamagedError
 
 LIMIT = 256
@@ -48,14 +48,14 @@ class OpenImage:
 class OpenEntry:
     """An entry file, mapped into memory."""
 
-    def __init__(self, path: Path, identity: str, images: "dict[str, ImageRecord]", verify: bool) -> None:
+    def __init__(self, path: Path, identity: str, images: "dict[str, ImageRecord]", verify: bool, unchecked: Unchecked) -> None:
         file, memory = map_entry_file(path)
         if file.record.get("id") != identity:
             raise CacheDamagedError(
                 f"{path} is not the file that the manifest lists: the entry was built anew or replaced since. "
                 "Open the cache again, or build it again if that does not help"
             )
-        self.mapping = Mapping(path, memory, file, verify)
+        self.mapping = Mapping(path, memory, file, verify, unchecked)
         self._records = images
         self._images: dict[str, OpenImage] = {}
 
@@ -72,6 +72,7 @@ class _Handles:
     def reset(self) -> None:
         self._lock = threading.Lock()  # a new one: in a forked child another thread's hold on the old one would never end
         self._open: OrderedDict[Any, OpenEntry] = OrderedDict()
+        self._unchecked: dict[Any, Unchecked] = {}  # kept when a file is closed for the sake of others: checking costs more than reading
 
     def get(self, path: Path, identity: str, images: dict[str, ImageRecord], verify: bool) -> OpenEntry:
         key = (path, identity, verify)
@@ -80,7 +81,9 @@ class _Handles:
             if found is not None:
                 self._open.move_to_end(key)
                 return found
-        opened = OpenEntry(path, identity, images, verify)  # outside the lock, which other threads' reads need
+        opened = OpenEntry(
+            path, identity, images, verify, self._unchecked.setdefault(key, {})
+        )  # outside the lock, which other threads' reads need
         with self._lock:
             found = self._open.setdefault(key, opened)
             self._open.move_to_end(key)
@@ -90,8 +93,9 @@ class _Handles:
 
     def close(self, folder: Path) -> None:
         with self._lock:
-            for key in [key for key in self._open if key[0] == folder or folder in key[0].parents]:
-                del self._open[key]
+            for known in (self._open, self._unchecked):
+                for key in [key for key in known if key[0] == folder or folder in key[0].parents]:
+                    del known[key]
 
     def __len__(self) -> int:
         return len(self._open)

@@ -21,6 +21,9 @@ from patchflow.errors import CacheDamagedError
 from patchflow.kernels.pointwise import IntensityMap, apply_map
 from patchflow.types import Array, Int3
 
+Unchecked = dict[tuple[str, int], npt.NDArray[np.bool_]]
+"""Which blocks of an entry file this process has not checked yet, by dataset and its number of blocks: a byte for every 64 KiB."""
+
 
 @dataclass(frozen=True)
 class Mapping:
@@ -31,6 +34,8 @@ class Mapping:
     file: EntryFile
     verify: bool
     """Whether blocks are checked on first touch."""
+    unchecked: Unchecked
+    """May outlive the mapping, so that a file that is opened again is not checked again."""
 
     def array(self, key: str) -> Array:
         """A contiguous dataset: a read-only view of the mapping."""
@@ -43,6 +48,10 @@ class Mapping:
             flat = flat.copy()
             flat.flags.writeable = False
         return flat.reshape(extent.shape)
+
+    def pending(self, key: str, blocks: int) -> npt.NDArray[np.bool_]:
+        """Which of the blocks (or chunks) of a dataset are still to be checked: kept up to date by who checks them."""
+        return self.unchecked.setdefault((key, blocks), np.full(blocks, self.verify))
 
     def blocks(self, key: str) -> "Blocks":
         """The checksums of a contiguous dataset."""
@@ -57,9 +66,12 @@ class Blocks:
         if len(checksums) != -(-extent.nbytes // BLOCK):
             raise damaged(mapping.path, f"{key} has {len(checksums)} checksums for {extent.nbytes} bytes")
         self._mapping, self._key, self._checksums, self._extent = mapping, key, checksums, extent
-        self._pending = np.full(len(checksums), mapping.verify)
+        self._pending = mapping.pending(key, len(checksums))
+        self._count()
+
+    def _count(self) -> None:
         self._counted = np.concatenate([[0], np.cumsum(self._pending)])
-        self.done = not mapping.verify
+        self.done = not self._counted[-1]
 
     def check(self, first: npt.NDArray[np.int64], last: npt.NDArray[np.int64]) -> None:
         """Check what is still unchecked of the blocks that hold the bytes from `first` to `last`, both counted in, pair by pair.
@@ -74,8 +86,7 @@ class Blocks:
         for some in np.flatnonzero(counted[high + 1] > counted[low]):
             for block in range(int(low[some]), int(high[some]) + 1):
                 self.check_one(block)
-        self._counted = np.concatenate([[0], np.cumsum(self._pending)])
-        self.done = not self._counted[-1]
+        self._count()
 
     def check_one(self, block: int) -> None:
         """Check one block, unless that has been done."""
@@ -169,7 +180,7 @@ class CompressedVoxels:
         self._checksums = mapping.array(f"{image}/voxels_checksums")
         if len(self._frames) != np.prod(self._counts) or not len(self._frames) == len(self._constants) == len(self._checksums):
             raise damaged(mapping.path, f"image {image!r} has {len(self._frames)} chunks where {np.prod(self._counts)} belong")
-        self._pending = np.full(len(self._frames), mapping.verify)
+        self._pending = mapping.pending(f"{image}/voxels", len(self._frames))
 
     def region(self, start: Int3, stop: Int3) -> Array:
         """Stored voxels of a box that lies in the volume, (C, i, j, k), read-only."""

@@ -5,7 +5,9 @@ import pickle
 import shutil
 import threading
 import time
+import zlib
 from multiprocessing import get_context
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ import pytest
 import patchflow as pf
 from patchflow.cache import handles as handles_module
 from patchflow.cache import layout as layout_module
+from patchflow.cache import storage as storage_module
 from patchflow.cache.handles import handles
 from patchflow.cache.manifest import Manifest, write_manifest
 
@@ -199,6 +202,22 @@ def test_a_bounded_number_of_files_is_open(cache, monkeypatch):
         entry.close()
     assert not any(cache.folder in path.parents for path, *_ in handles._open)
     np.testing.assert_array_equal(view, subject(seed=0)["label"].data)  # a view outlives its file
+
+
+def test_blocks_are_checked_once_also_when_files_take_turns(cache, monkeypatch):
+    monkeypatch.setattr(handles_module, "LIMIT", 1)
+    checked = []
+    monkeypatch.setattr(storage_module, "zlib", SimpleNamespace(crc32=lambda data: checked.append(len(data)) or zlib.crc32(data)))
+    whole = L((0, 0, 0), (20, 30, 25))
+    once = 0
+    for again in (False, True, True):
+        for entry in cache:
+            entry.read("image", whole)
+            entry.label_index("label").voxel(1, 0)
+        assert checked if not again else len(checked) == once
+        once = len(checked)
+    pf.open_cache(cache.folder)[0].read("image", whole)
+    assert len(checked) > once, "a cache that is opened again may have been built anew"
 
 
 def test_opening_ten_thousand_entries_reads_the_manifest_alone(tmp_path):
