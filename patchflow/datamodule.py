@@ -13,8 +13,9 @@ from patchflow.cache.build import build_cache
 from patchflow.cache.read import Cache, open_cache
 from patchflow.errors import ArgumentError
 from patchflow.inference.batches import GridBatches
+from patchflow.loading.arguments import Transform
 from patchflow.loading.endless import EndlessQueue
-from patchflow.loading.queue import Queue, Transform
+from patchflow.loading.queue import Queue
 from patchflow.loading.source import default_folder
 from patchflow.loading.stream import Batch
 from patchflow.notices import say

@@ -1,6 +1,8 @@
-"""Names for the shapes and arrays that pass between the rooms, and the one place that reads sizes given by users."""
+"""Names for the shapes and arrays that pass between the rooms, and the one place that reads sizes and counts given by users."""
 
+import operator
 from collections.abc import Sequence
+from math import isfinite
 from numbers import Integral, Real
 from typing import Any
 
@@ -34,16 +36,36 @@ def int3(value: SizeLike, what: str, minimum: int = 1) -> Int3:
     given: Any = value
     if type(given) is tuple and len(given) == 3 and all(type(part) is int and part >= minimum for part in given):
         return given  # what the package itself passes, millions of times
-    parts: Sequence[Any] = given if isinstance(given, (list, tuple, np.ndarray)) else (given,) * 3
+    parts: Any = given if isinstance(given, (list, tuple, np.ndarray)) else (given,) * 3
     if len(parts) != 3:
         raise ArgumentError(f"{what} must be an int or three ints (I, J, K), not {value!r}: it has {len(parts)} values")
     result = tuple(_voxels(part, what, value, minimum) for part in parts)
     return result[0], result[1], result[2]
 
 
+def count(value: Any, what: str, minimum: int) -> int:
+    """Read a count or number: an int, or what Python and its libraries take for one (a NumPy integer, a tensor of one).
+
+    Args:
+        value: what the user gave.
+        what: the argument's name, for the error.
+        minimum: the least allowed.
+
+    Raises:
+        ArgumentError: for anything else, or less than `minimum`.
+    """
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or number < minimum:
+        raise ArgumentError(f"{what} must be an int of at least {minimum}, not {value!r}")
+    return number
+
+
 def _voxels(part: Any, what: str, value: Any, minimum: int) -> int:
     if isinstance(part, bool) or not isinstance(part, (Integral, np.integer)):
-        if isinstance(part, Real):
+        if isinstance(part, Real) and isfinite(part):
             raise ArgumentError(f"{what} is counted in voxels and must be an int, not the float {part!r}: write {round(float(part))}")
         raise ArgumentError(f"{what} must be an int or three ints (I, J, K), not {value!r}")
     if part < minimum:

@@ -7,6 +7,7 @@ from torch.utils.data import Dataset
 
 from patchflow.loading.maker import PatchMaker
 from patchflow.loading.plan import Plan
+from patchflow.types import count
 
 
 class PatchDataset(Dataset[dict[str, Any]]):
@@ -26,7 +27,7 @@ class PatchDataset(Dataset[dict[str, Any]]):
 
     def set_epoch(self, epoch: int) -> None:
         """Give the patches of another epoch from now on."""
-        self._epoch[0] = epoch
+        self._epoch[0] = count(epoch, "epoch", 0)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         if index < 0:

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from patchflow import seeding
 from patchflow.errors import ArgumentError
+from patchflow.types import count
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,8 @@ class Plan:
     ) -> None:
         if subjects < 1:
             raise ArgumentError("there is no subject to draw patches from: give at least one")
-        if isinstance(samples_per_volume, bool) or not isinstance(samples_per_volume, (int, np.integer)) or samples_per_volume < 1:
-            raise ArgumentError(f"samples_per_volume must be an int of at least 1, not {samples_per_volume!r}")
         self.subjects = subjects
-        self.samples_per_volume = int(samples_per_volume)
+        self.samples_per_volume = count(samples_per_volume, "samples_per_volume", 1)
         self.seed = seeding.check_seed(seed)
         self.shuffle = shuffle
         self.weights = None if weights is None else _check_weights(weights, subjects)
@@ -137,7 +136,10 @@ class Steps:
 
 
 def _check_weights(weights: Sequence[float], subjects: int) -> npt.NDArray[np.float64]:
-    array = np.asarray(weights, dtype=np.float64)
+    try:
+        array = np.asarray(weights, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ArgumentError(f"subject_weights must be a list of numbers, one for each subject in order, not {weights!r}") from None
     if array.shape != (subjects,):
         raise ArgumentError(f"subject_weights must have one weight for each of the {subjects} subjects, not shape {array.shape}")
     if not np.isfinite(array).all() or (array < 0).any() or array.sum() <= 0:

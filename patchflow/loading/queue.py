@@ -3,16 +3,16 @@
 import hashlib
 import json
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
 import torch
 
-from patchflow.augment.recipe import Recipe
 from patchflow.cache.read import Cache
 from patchflow.errors import ArgumentError
+from patchflow.loading.arguments import Transform, as_recipe, checked_keys, checked_pinning, checked_start_method
 from patchflow.loading.batch import SPARE, Slots, batch_layout
 from patchflow.loading.dataset import PatchDataset
 from patchflow.loading.maker import PatchMaker
@@ -27,8 +27,7 @@ from patchflow.notices import say, size
 from patchflow.preprocess.pipeline import Pipeline
 from patchflow.sampling.base import Sampler
 from patchflow.subjects import Subject
-
-Transform = Recipe | Sequence[Any] | Callable[..., Any] | None
+from patchflow.types import count
 
 
 class Queue:
@@ -94,16 +93,18 @@ class Queue:
         preprocess: Pipeline | None = None,
         cache_folder: str | Path | None = None,
     ) -> None:
-        self.batch_size = _count(batch_size, "batch_size", 1)
-        self.num_workers = _count(num_workers, "num_workers", 0)
+        self.batch_size = count(batch_size, "batch_size", 1)
+        self.num_workers = count(num_workers, "num_workers", 0)
         if worker_kind not in ("thread", "process"):
             raise ArgumentError(f'worker_kind must be "thread" or "process", not {worker_kind!r}')
         if (rank is None) != (world_size is None):
             raise ArgumentError("give rank and world_size together, or neither")
-        self.worker_kind, self.start_method, self.drop_last = worker_kind, start_method, drop_last
+        self.worker_kind, self.start_method, self.drop_last = worker_kind, checked_start_method(start_method), drop_last
         self.persistent_workers, self.repeat_epoch = persistent_workers, repeat_epoch
-        self._rank = None if rank is None or world_size is None else (rank, world_size)
-        recipe = _as_recipe(transform, fill)
+        self._rank = None if rank is None or world_size is None else (count(rank, "rank", 0), count(world_size, "world_size", 1))
+        if not isinstance(sampler, Sampler):
+            raise ArgumentError(f"the sampler must be a Sampler, such as pf.UniformSampler(96), not {sampler!r}")
+        recipe = as_recipe(transform, fill)
         if worker_kind == "thread" and self.num_workers and recipe.uses_global_random:
             raise ArgumentError(
                 "a function of the sample alone draws from global random state, which thread workers would share with your training loop: "
@@ -112,14 +113,14 @@ class Queue:
         self.cache = as_cache(source, preprocess, cache_folder, self.num_workers)
         self.plan = Plan(len(self.cache), samples_per_volume, seed, shuffle, subject_weights)
         self.sampler = sampler
-        keys = None if keys is None else (keys,) if isinstance(keys, str) else tuple(keys)
+        keys = checked_keys(keys)
         self._layout = batch_layout(self.cache, sampler.patch_size, self.batch_size, keys)
         for entry in self.cache:
             sampler.check(entry)
             recipe.check(entry.images)
         self._maker = PatchMaker(self.cache, sampler, recipe, self.plan.seed, keys)
         self.prefetch = self._choose_prefetch(prefetch, memory_budget)
-        self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
+        self.pin_memory = checked_pinning(pin_memory)
         self.dataset = PatchDataset(self._maker, self.plan)
         self._steps()  # refuses an epoch without a step now, not after the first was asked for
         self._epoch, self._taken = 0, 0
@@ -131,7 +132,7 @@ class Queue:
     def _choose_prefetch(self, prefetch: int | None, memory_budget: int | str | None) -> int:
         """As many batches as asked for, or as keep every worker busy with one patch while another waits; within the budget."""
         enough = max(2, -(-2 * self.num_workers // self.batch_size)) if self.num_workers else 1
-        wanted = enough if prefetch is None else _count(prefetch, "prefetch", 1)
+        wanted = enough if prefetch is None else count(prefetch, "prefetch", 1)
         if memory_budget is None:
             return wanted
         budget = parse_size(memory_budget)
@@ -190,7 +191,7 @@ class Queue:
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch the next iteration gives, from its beginning."""
-        self._epoch, self._taken, self._begun = _count(epoch, "epoch", 0), 0, False
+        self._epoch, self._taken, self._begun = count(epoch, "epoch", 0), 0, False
         self.dataset.set_epoch(self._epoch)
 
     def state_dict(self) -> dict[str, Any]:
@@ -207,15 +208,20 @@ class Queue:
             ArgumentError: when the state is of a run with another seed, sampler, set of subjects or order, which could not go on here.
         """
         mine = self.state_dict()
+        if not isinstance(state, Mapping) or not set(mine) <= set(state):
+            raise ArgumentError(f"the state cannot be resumed: it must be a dict with {', '.join(mine)}, from state_dict, not {state!r}")
         for name, what in (("version", "format version"), ("seed", "seed"), ("length", "number of patches per epoch"), ("plan", "plan")):
-            if state.get(name) != mine[name]:
+            if state[name] != mine[name]:
                 hint = " (subjects, sampler, shuffle, weights or transforms differ)" if name == "plan" else ""
                 raise ArgumentError(
-                    f"the state cannot be resumed: its {what} is {state.get(name)!r}, this queue's is {mine[name]!r}{hint}; "
+                    f"the state cannot be resumed: its {what} is {state[name]!r}, this queue's is {mine[name]!r}{hint}; "
                     "make the queue with the arguments of the run that saved it"
                 )
-        self.set_epoch(state["epoch"])
-        self._taken = _count(state["taken"], "taken", 0)
+        epoch, taken = (count(state[name], f"the state's {name}", 0) for name in ("epoch", "taken"))
+        if taken > len(self.plan):
+            raise ArgumentError(f"the state cannot be resumed: it has {taken} patches taken of an epoch of {len(self.plan)}")
+        self.set_epoch(epoch)
+        self._taken = taken
 
     def _digest(self) -> str:
         """What decides a run's patches besides seed and length, in a few characters."""
@@ -225,7 +231,8 @@ class Queue:
 
     def replay(self, epoch: int, index: int) -> dict[str, Any]:
         """Make one patch again: a dict as from `queue.dataset`, and "parameters", those drawn for its transforms."""
-        made = self._maker.make(self.plan.request(_count(epoch, "epoch", 0), index))
+        index = count(index, "index", 0)
+        made = self._maker.make(self.plan.request(count(epoch, "epoch", 0), index))
         location = torch.from_numpy(made.location.as_array())
         return {**made.images, "location": location, "index": index, "subject": made.subject, "parameters": made.parameters}
 
@@ -261,21 +268,6 @@ class Queue:
             f"Queue({len(self.cache)} subjects, {len(self.plan)} patches per epoch, {len(self)} batches of {self.batch_size}, {workers}, "
             f"{size(self.bytes_in_flight)} in flight)"
         )
-
-
-def _count(value: Any, what: str, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ArgumentError(f"{what} must be an int of at least {least}, not {value!r}")
-    return value
-
-
-def _as_recipe(transform: Transform, fill: float | Mapping[str, float] | None) -> Recipe:
-    if isinstance(transform, Recipe):
-        if fill is not None:
-            raise ArgumentError("give `fill` to the Recipe, which fills voxels outside the volume, not to the Queue")
-        return transform
-    transforms = [] if transform is None else list(transform) if isinstance(transform, Sequence) else [transform]
-    return Recipe(transforms, fill=0 if fill is None else fill)
 
 
 def _distributed_rank() -> tuple[int, int]:
