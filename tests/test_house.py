@@ -12,7 +12,7 @@ MAX_LINES = 400
 
 # A module imports only from its own line and the lines above it.
 LINES = (
-    ("errors", "types", "seeding", "notices"),
+    ("errors", "types", "seeding", "notices", "files"),
     ("geometry",),
     ("kernels",),
     ("images",),

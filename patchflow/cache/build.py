@@ -13,9 +13,10 @@ from typing import Any, Literal, get_args
 
 from patchflow.cache.layout import Layout
 from patchflow.cache.make import EntryTask, make_entry
-from patchflow.cache.manifest import ENTRIES, MANIFEST, TEMPORARY, Manifest, write_manifest
+from patchflow.cache.manifest import ENTRIES, MANIFEST, Manifest, write_manifest
 from patchflow.cache.read import Cache, open_cache
 from patchflow.errors import ArgumentError, CacheError, SubjectError
+from patchflow.files import TEMPORARY
 from patchflow.notices import say, size
 from patchflow.preprocess.pipeline import Pipeline
 from patchflow.subjects import Subject

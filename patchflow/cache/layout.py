@@ -85,7 +85,7 @@ def _bytes(array: Array) -> memoryview:
 
 
 def write_entry(path: Path, record: Mapping[str, Any], images: Mapping[str, ImageParts], layout: Layout) -> None:
-    """Write a whole entry file at `path` and flush it to disk; the caller renames it.
+    """Write a whole entry file at `path`; the caller flushes it to disk.
 
     HDF5 lays the file out and writes the small parts; the voxels of the contiguous layout are written at their offsets afterwards, which
     is as fast as the disk and fails cleanly where the disk is full.
@@ -110,7 +110,6 @@ def write_entry(path: Path, record: Mapping[str, Any], images: Mapping[str, Imag
     try:
         for piece, offset in _slices(deferred):  # one after another: file systems let one writer into a file at a time
             _write_all(descriptor, piece, offset)
-        os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

@@ -12,9 +12,10 @@ import numpy as np
 
 from patchflow.cache.index import build_label_index, build_weight_index, class_counts
 from patchflow.cache.layout import ImageParts, Layout, block_checksums, read_entry_file, write_entry
-from patchflow.cache.manifest import SUFFIX, write_whole
+from patchflow.cache.manifest import SUFFIX
 from patchflow.cache.records import ImageRecord, Statistics, identity_of
 from patchflow.errors import CacheError, ImageError, PatchflowError
+from patchflow.files import whole_file
 from patchflow.images.labels import LABEL_DTYPES
 from patchflow.images.volume import Volume
 from patchflow.kernels.histogram import has_histogram, histogram, levels
@@ -117,7 +118,8 @@ def _build(task: EntryTask) -> dict[str, Any]:
     }
     record["id"] = identity_of(record)
     images = {name: arrays for name, (_, arrays) in parts.items()}
-    write_whole(task.path, lambda path: write_entry(path, record, images, task.layout))
+    with whole_file(task.path) as beside:
+        write_entry(beside, record, images, task.layout)
     return record
 
 

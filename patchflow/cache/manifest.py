@@ -12,18 +12,17 @@ can be made again from the entries.
 import json
 import os
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from patchflow.cache.layout import FORMAT, Layout
 from patchflow.errors import CacheDamagedError, CacheError, CacheFormatError
+from patchflow.files import whole_file
 
 MANIFEST = "manifest.json"
 ENTRIES = "entries"
 SUFFIX = ".h5"
-TEMPORARY = ".tmp"
 _HEAD = b'{"checksum": "'
 _SKIP = len(_HEAD) + len('01234567",')
 
@@ -53,14 +52,8 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     fields = {key: value for key, value in vars(manifest).items() if key != "entries"}
     pairs = ",\n".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in fields.items())
     body = f'\n"format": {FORMAT},\n{pairs},\n"entries": [\n{lines}\n]}}\n'.encode()
-
-    def write(path: Path) -> None:
-        with open(path, "wb") as stream:
-            stream.write(_HEAD + b'%08x",' % zlib.crc32(body) + body)
-            stream.flush()
-            os.fsync(stream.fileno())
-
-    write_whole(folder / MANIFEST, write)
+    with whole_file(folder / MANIFEST) as beside:
+        beside.write_bytes(_HEAD + b'%08x",' % zlib.crc32(body) + body)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -95,29 +88,3 @@ def read_manifest(folder: Path) -> Manifest:
         if record["file"] != record["name"] + SUFFIX or "/" in record["file"] or os.sep in record["file"]:
             raise CacheDamagedError(f"{path} lists the file {record['file']!r} for subject {record['name']!r}: build the cache again")
     return Manifest(*(content[key] for key in ("layout", "layout_reason", "fingerprint", "preprocessing", "entries")))
-
-
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Have `write` make a file beside `path`, then rename it and flush the folder: `path` is whole or as it was before.
-
-    `write` flushes its file to disk. Whatever stops it, the file beside is removed.
-    """
-    beside = path.with_name(f"{path.name}.{os.getpid()}-{os.urandom(4).hex()}{TEMPORARY}")
-    try:
-        write(beside)
-        os.replace(beside, path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
-    flush_folder(path.parent)
-
-
-def flush_folder(folder: Path) -> None:
-    """Flush the names in a folder to disk, where the system can."""
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -51,13 +51,20 @@ class Cache:
     def __iter__(self) -> Iterator[Entry]:
         return (self[place] for place in range(len(self)))
 
+    def __contains__(self, which: object) -> bool:
+        """Whether a subject's name, or an entry, is in the cache."""
+        return which in self._places if isinstance(which, str) else any(which is entry for entry in self)
+
     def __getitem__(self, which: int | str) -> Entry:
         """The entry of a number (negative ones count from the end) or of a subject's name.
 
         Raises:
             UnknownNameError: for a name that is not there.
             IndexError: for a number that is not there.
+            ArgumentError: for a slice, of which `subset` makes a cache.
         """
+        if isinstance(which, slice):
+            raise ArgumentError("a part of a cache is cache.subset(names), such as cache.subset(cache.names[:10])")
         if isinstance(which, str):
             if which not in self._places:
                 raise UnknownNameError(f"the cache in {self.folder} has no subject {which!r}; it has {len(self)} others")
@@ -74,6 +81,8 @@ class Cache:
             UnknownNameError: for a name that is not there.
             ArgumentError: for a name given twice.
         """
+        if isinstance(names, str):
+            raise ArgumentError(f"names must be a list of subjects' names, not the text {names!r}: write [{names!r}]")
         chosen = [self[name].name for name in names]
         if len(set(chosen)) < len(chosen):
             raise ArgumentError(f"a subject is named twice in {chosen}")

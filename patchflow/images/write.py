@@ -1,7 +1,6 @@
 """Volumes to NIfTI files, whole or not at all."""
 
 import os
-import secrets
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ import nibabel as nib
 import numpy as np
 
 from patchflow.errors import ArgumentError, ImageError, ImageFileError
+from patchflow.files import whole_file
 from patchflow.images.volume import as_array, checked_affine
 from patchflow.kernels.transpose import slab_to_volume
 from patchflow.types import Affine, Array
@@ -63,30 +63,14 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         ImageFileError: when the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}.tmp")
     try:
-        with open(temporary, "xb") as file:
+        with whole_file(path) as beside, open(beside, "xb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _flush_folder(path.parent)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and not isinstance(error, ImageFileError):
-            reason = error.strerror or str(error)
-            raise ImageFileError(f"{path} cannot be written ({reason}): check that its folder is there, and has room") from error
+    except ImageFileError:
         raise
-
-
-def _flush_folder(folder: Path) -> None:
-    if os.name == "nt":  # Windows has no such call
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ImageFileError(f"{path} cannot be written ({reason}): check that its folder is there, and has room") from error
 
 
 def _four(array: Any, path: Path) -> Array:
