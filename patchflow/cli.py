@@ -95,8 +95,14 @@ def _verify(options: argparse.Namespace) -> int:
     findings = cache.verify()
     for finding in findings:
         print(finding)
-    print(f"{len(cache)} entries, {len(findings)} damaged" if findings else f"{len(cache)} entries, every block as it was written")
-    return 1 if findings else 0
+    damaged = len({finding.subject for finding in findings})
+    if not damaged:
+        print(f"{len(cache)} entries, every block as it was written")
+        return 0
+    print(
+        f"{len(cache)} entries, {damaged} damaged: delete their files below {cache.folder} and build the cache again; others stay as they are"
+    )
+    return 1
 
 
 def _pair(text: str, form: str) -> tuple[str, str]:

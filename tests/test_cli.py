@@ -42,12 +42,14 @@ def test_verify_finds_damage_and_exits_with_1(data, capsys):
     content = bytearray(path.read_bytes())
     voxels = pf.ScalarImage(data / "data" / "ben" / "t1.nii.gz").load().array.tobytes()
     content[content.index(voxels) + 100] ^= 1
+    labels = pf.LabelMap(data / "data" / "ben" / "seg.nii.gz").load().array.tobytes()
+    content[content.index(labels) + 100] ^= 1
     path.write_bytes(content)
     assert main(["cache", "verify", str(data / "cache")]) == 1
     shown = capsys.readouterr().out
     assert "ben" in shown
     assert "image" in shown
-    assert "1 damaged" in shown
+    assert "2 entries, 1 damaged: delete" in shown
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from patchflow.cache.entry import Entry
 from patchflow.cache.handles import handles
@@ -55,16 +55,19 @@ class Cache:
         """Whether a subject's name, or an entry, is in the cache."""
         return which in self._places if isinstance(which, str) else any(which is entry for entry in self)
 
-    def __getitem__(self, which: int | str) -> Entry:
-        """The entry of a number (negative ones count from the end) or of a subject's name.
+    @overload
+    def __getitem__(self, which: int | str) -> Entry: ...
+    @overload
+    def __getitem__(self, which: slice) -> "Cache": ...
+    def __getitem__(self, which: int | str | slice) -> "Entry | Cache":
+        """The entry of a number (negative ones count from the end) or of a subject's name; of a slice, the `subset` of its subjects.
 
         Raises:
             UnknownNameError: for a name that is not there.
             IndexError: for a number that is not there.
-            ArgumentError: for a slice, of which `subset` makes a cache.
         """
         if isinstance(which, slice):
-            raise ArgumentError("a part of a cache is cache.subset(names), such as cache.subset(cache.names[:10])")
+            return self.subset(self.names[which])
         if isinstance(which, str):
             if which not in self._places:
                 raise UnknownNameError(f"the cache in {self.folder} has no subject {which!r}; it has {len(self)} others")
