@@ -99,9 +99,7 @@ def _verify(options: argparse.Namespace) -> int:
     if not damaged:
         print(f"{len(cache)} entries, every block as it was written")
         return 0
-    print(
-        f"{len(cache)} entries, {damaged} damaged: delete their files below {cache.folder} and build the cache again; others stay as they are"
-    )
+    print(f"{len(cache)} entries, {damaged} damaged: delete their files below {cache.folder} and build the cache again; others are kept")
     return 1
 
 

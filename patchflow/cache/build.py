@@ -3,19 +3,18 @@
 import json
 import math
 import os
-import pickle
-from collections.abc import Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, as_completed, wait
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future, as_completed, wait
 from contextlib import contextmanager
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from patchflow.cache.executors import workers_for
 from patchflow.cache.layout import Layout
 from patchflow.cache.make import EntryTask, make_entry
 from patchflow.cache.manifest import ENTRIES, MANIFEST, Manifest, write_manifest
 from patchflow.cache.read import Cache, open_cache
-from patchflow.errors import ArgumentError, CacheError, SubjectError
+from patchflow.errors import ArgumentError, CacheError, PatchflowError, SubjectError
 from patchflow.files import TEMPORARY
 from patchflow.notices import say, size
 from patchflow.preprocess.pipeline import Pipeline
@@ -79,7 +78,7 @@ def build_cache(
         for left in (*folder.glob(f"*{TEMPORARY}"), *(folder / ENTRIES).glob(f"*{TEMPORARY}")):
             left.unlink(missing_ok=True)  # of a build that was killed; no other is running
         tasks = [EntryTask(subject, folder / ENTRIES, pipeline, chosen) for subject in subjects]
-        with _executor(num_workers, executor, pipeline, len(tasks)) as workers:
+        with workers_for(num_workers, executor, pipeline, len(tasks)) as workers:
             records = _run(tasks, workers, progress)
         write_manifest(folder, Manifest(chosen, reason, pipeline.fingerprint(), repr(pipeline), records))
     if layout == "auto":
@@ -87,8 +86,10 @@ def build_cache(
     return open_cache(folder)
 
 
-def _checked_subjects(subjects: Sequence[Subject]) -> list[Subject]:
-    subjects = list(subjects)
+def _checked_subjects(given: Any) -> list[Subject]:
+    if isinstance(given, Subject) or not isinstance(given, Iterable):
+        raise ArgumentError(f"subjects must be a list of pf.Subject objects, not {given!r}")
+    subjects = list(given)
     if not subjects:
         raise ArgumentError("there are no subjects to cache")
     seen: dict[str, str] = {}
@@ -196,33 +197,6 @@ def _only_builder(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-class _Here(Executor):
-    """Runs each task when it is submitted, in this process."""
-
-    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        future.set_result(fn(*args, **kwargs))
-        return future
-
-
-@contextmanager
-def _executor(num_workers: int, executor: Executor | None, pipeline: Pipeline, tasks: int) -> Iterator[Executor]:
-    if executor is not None:
-        yield executor
-    elif num_workers == 0:
-        yield _Here()
-    else:
-        try:
-            pickle.dumps(pipeline)
-        except Exception as error:
-            raise ArgumentError(
-                f"the preprocessing cannot be sent to worker processes ({error}): define its functions at the top of a module, "
-                "or build with num_workers=0"
-            ) from error
-        with ProcessPoolExecutor(min(num_workers, tasks), mp_context=get_context("spawn")) as pool:
-            yield pool
-
-
 def _run(tasks: list[EntryTask], executor: Executor, progress: bool) -> list[dict[str, Any]]:
     """The records of all entries, in order. An error or interrupt lets running tasks finish, starts no more, and goes on up."""
     from tqdm.auto import tqdm  # takes a while to import
@@ -240,6 +214,13 @@ def _run(tasks: list[EntryTask], executor: Executor, progress: bool) -> list[dic
             raise CacheError(
                 f"a worker that was building the cache died ({error}). It may have been killed for want of memory: use fewer workers; or "
                 'the script lacks `if __name__ == "__main__":` around what it does. The next build uses finished entries again'
+            ) from error
+        except PatchflowError:
+            raise
+        except Exception as error:  # of the executor itself: tasks raise nothing else
+            raise CacheError(
+                f"{executor!r} could not carry out the build: {type(error).__name__}: {error}. It must be a concurrent.futures.Executor "
+                "that is still running, and able to send the subjects and the preprocessing to its workers"
             ) from error
         finally:
             # Those that were cancelled never run, and not every executor says of them that they are done.

@@ -309,6 +309,45 @@ def test_preprocessing_that_cannot_be_sent_to_workers(tmp_path):
     assert len(quiet(subjects(2), tmp_path / "c", preprocess=pipeline)) == 2
 
 
+def test_an_executor_that_cannot_work_is_an_error(tmp_path):
+    with ThreadPoolExecutor() as ended:
+        pass
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as processes:
+        for executor, options in ((ended, {}), ("dask", {}), (processes, {"preprocess": pf.Pipeline([lambda values: values])})):
+            with pytest.raises(pf.CacheError, match="could not carry out the build"):
+                quiet(subjects(2), tmp_path / "c", executor=executor, **options)
+    assert len(quiet(subjects(2), tmp_path / "c")) == 2
+
+
+BUILD_WITH_WORKERS = """
+    import os, sys, time, patchflow as pf
+    sys.path.insert(0, {here!r})
+    from test_build import subjects
+
+    def wait(values):
+        print(os.getpid(), flush=True)
+        time.sleep(60)
+
+    if __name__ == "__main__":
+        pf.build_cache(subjects(4), {folder!r}, preprocess=pf.Pipeline([wait]), num_workers=2, progress=False)
+"""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="looks for processes there")
+def test_workers_end_with_a_build_that_is_killed(tmp_path):
+    script = tmp_path / "build.py"
+    script.write_text(textwrap.dedent(BUILD_WITH_WORKERS.format(here=os.path.dirname(__file__), folder=str(tmp_path / "c"))))
+    process = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    workers = [int(process.stdout.readline()) for _ in range(2)]
+    process.kill()
+    process.wait(30)
+    process.stdout.close()
+    until = time.monotonic() + 20
+    while any(os.path.exists(f"/proc/{worker}") for worker in workers):
+        assert time.monotonic() < until, "a worker outlives the build"
+        time.sleep(0.05)
+
+
 def test_two_builds_in_one_folder_take_turns(tmp_path, monkeypatch):
     write, running, most = make.write_entry, [], []
 
@@ -386,6 +425,9 @@ def test_no_subjects_and_no_subject(tmp_path):
         quiet([], tmp_path / "c")
     with pytest.raises(pf.ArgumentError, match=r"must be pf\.Subject"):
         quiet(["s0"], tmp_path / "c")
+    for given in (subject(), None):
+        with pytest.raises(pf.ArgumentError, match=r"must be a list of pf\.Subject"):
+            quiet(given, tmp_path / "c")
 
 
 def test_auto_layout_goes_by_memory_and_says_why(tmp_path, monkeypatch, caplog):
