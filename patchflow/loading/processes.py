@@ -5,6 +5,7 @@ first task that it left unanswered is the one that it died over. No lock is shar
 """
 
 import multiprocessing
+import os
 import pickle
 import signal
 import traceback
@@ -53,6 +54,7 @@ class ProcessWorkers:
         self._maker = maker
         self._backlog: deque[Task] = deque()
         self._workers: list[_Worker] = []
+        self._owner = os.getpid()
         context = multiprocessing.get_context(start_method)
         try:
             for number in range(count):
@@ -119,6 +121,8 @@ class ProcessWorkers:
         return failure(self._maker, worker.tasks[0].request, f"worker process {worker.process.pid} {how} over it{hint}")
 
     def close(self) -> None:
+        if os.getpid() != self._owner:
+            return  # a forked copy of the consumer, in which garbage is collected too: the workers are not its own
         _end([worker.process for worker in self._workers])
         for worker in self._workers:
             worker.pipe.close()

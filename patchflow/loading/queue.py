@@ -1,7 +1,5 @@
 """The queue: batches of patches of an epoch, made by workers, exactly reproducible."""
 
-import hashlib
-import json
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +18,7 @@ from patchflow.loading.memory import parse_size, prefetch_within
 from patchflow.loading.plan import Plan, Steps
 from patchflow.loading.processes import ProcessWorkers
 from patchflow.loading.source import as_cache
+from patchflow.loading.state import Position, checked_state, digest_of, state_of
 from patchflow.loading.stats import QueueStats
 from patchflow.loading.stream import Batch, Stream
 from patchflow.loading.workers import InlineWorkers, ThreadWorkers, Workers
@@ -123,8 +122,7 @@ class Queue:
         self.pin_memory = checked_pinning(pin_memory)
         self.dataset = PatchDataset(self._maker, self.plan)
         self._steps()  # refuses an epoch without a step now, not after the first was asked for
-        self._epoch, self._taken = 0, 0
-        self._begun = False
+        self._position = Position(repeat_epoch)
         self._kept: tuple[Slots, Workers] | None = None
         self._end_kept: weakref.finalize[Any, Any] | None = None
         self._stats = QueueStats(self.num_workers)
@@ -156,13 +154,13 @@ class Queue:
 
     def __iter__(self) -> Iterator[Batch]:
         # Nothing happens before the first batch is asked for: frameworks make iterators that they never use.
-        epoch, begin = self._next_epoch()
+        epoch, begin = self._position.begin()
         steps = self._steps(begin)
         slots, workers = self._take_kept() or self._start()
         complete = False
         try:
             for step, batch in Stream(self._maker, self.plan, epoch, steps, slots, workers, self.prefetch, self._stats):
-                self._epoch, self._taken, self._begun = epoch, steps.taken(step), True
+                self._position.took(epoch, steps.taken(step))
                 yield batch
                 del batch  # or its slot would stay in use
             complete = True
@@ -171,14 +169,6 @@ class Queue:
                 self._keep(slots, workers)
             else:
                 workers.close()
-
-    def _next_epoch(self) -> tuple[int, int]:
-        """The epoch that an iteration gives, and how many of its patches were taken before."""
-        if self._begun and not self.repeat_epoch:
-            self._epoch += 1
-        begin = 0 if self._begun else self._taken
-        self._taken, self._begun = begin, True
-        return self._epoch, begin
 
     def _start(self) -> tuple[Slots, Workers]:
         processes = self.worker_kind == "process" and self.num_workers > 0
@@ -191,15 +181,14 @@ class Queue:
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch the next iteration gives, from its beginning."""
-        self._epoch, self._taken, self._begun = count(epoch, "epoch", 0), 0, False
-        self.dataset.set_epoch(self._epoch)
+        epoch = count(epoch, "epoch", 0)
+        self._position.move(epoch)
+        self.dataset.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the run stands, as a small dict for JSON: after the batches handed over so far, whatever was made ahead."""
-        epoch, taken = self._epoch, self._taken
-        if self._begun and not len(self._steps(taken)):
-            epoch, taken = epoch if self.repeat_epoch else epoch + 1, 0
-        return {"version": 1, "epoch": epoch, "taken": taken, "seed": self.plan.seed, "length": len(self.plan), "plan": self._digest()}
+        epoch, taken = self._position.where(lambda taken: not len(self._steps(taken)))
+        return state_of(epoch, taken, self.plan, digest_of(self.cache, self.plan, self.sampler, self._maker.recipe))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where `state` was taken: the next iteration gives the very next batch. The number and kind of workers may differ.
@@ -207,27 +196,9 @@ class Queue:
         Raises:
             ArgumentError: when the state is of a run with another seed, sampler, set of subjects or order, which could not go on here.
         """
-        mine = self.state_dict()
-        if not isinstance(state, Mapping) or not set(mine) <= set(state):
-            raise ArgumentError(f"the state cannot be resumed: it must be a dict with {', '.join(mine)}, from state_dict, not {state!r}")
-        for name, what in (("version", "format version"), ("seed", "seed"), ("length", "number of patches per epoch"), ("plan", "plan")):
-            if state[name] != mine[name]:
-                hint = " (subjects, sampler, shuffle, weights or transforms differ)" if name == "plan" else ""
-                raise ArgumentError(
-                    f"the state cannot be resumed: its {what} is {state[name]!r}, this queue's is {mine[name]!r}{hint}; "
-                    "make the queue with the arguments of the run that saved it"
-                )
-        epoch, taken = (count(state[name], f"the state's {name}", 0) for name in ("epoch", "taken"))
-        if taken > len(self.plan):
-            raise ArgumentError(f"the state cannot be resumed: it has {taken} patches taken of an epoch of {len(self.plan)}")
-        self.set_epoch(epoch)
-        self._taken = taken
-
-    def _digest(self) -> str:
-        """What decides a run's patches besides seed and length, in a few characters."""
-        weights = None if self.plan.weights is None else self.plan.weights.tolist()
-        parts = [list(self.cache.names), self.cache.fingerprint, self.plan.shuffle, weights, self.sampler.to_dict()]
-        return hashlib.sha256(json.dumps([*parts, self._maker.recipe.to_dict()], sort_keys=True).encode()).hexdigest()[:16]
+        epoch, taken = checked_state(state, self.state_dict())
+        self._position.move(epoch, taken)
+        self.dataset.set_epoch(epoch)
 
     def replay(self, epoch: int, index: int) -> dict[str, Any]:
         """Make one patch again: a dict as from `queue.dataset`, and "parameters", those drawn for its transforms."""

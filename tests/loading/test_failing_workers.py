@@ -62,7 +62,7 @@ def test_a_worker_that_is_killed_ends_the_run(small_cache, small_sampler, start)
 def test_a_forked_copy_of_the_consumer_leaves_its_workers_alone(small_cache, small_sampler):
     queue = pf.Queue(small_cache, small_sampler, num_workers=1, worker_kind="process", start_method="fork", persistent_workers=True)
     before = list(queue)
-    slots, workers = queue._kept
+    _, workers = queue._kept
     child = multiprocessing.get_context("fork").Process(target=workers.close)
     child.start()
     child.join(20)
