@@ -29,15 +29,6 @@ Parameters = dict[str, Any]
 Interpolation = Literal["linear", "nearest"]
 
 
-class ImageStatistics(Protocol):
-    """Statistics of a whole volume's values as read."""
-
-    @property
-    def minimum(self) -> float: ...
-    @property
-    def maximum(self) -> float: ...
-
-
 class ImageInfo(Protocol):
     """What a transform may know of an image: the part of the cache's image record that is used here."""
 

@@ -4,7 +4,7 @@ import errno
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from patchflow.images.labels import LABEL_DTYPES
 from patchflow.images.volume import Volume
 from patchflow.kernels.histogram import has_histogram, histogram, levels
 from patchflow.kernels.pointwise import IntensityMap, apply_map
-from patchflow.kernels.summary import Moments, combine, moments
+from patchflow.kernels.summary import combine, moments
 from patchflow.preprocess.pipeline import Pipeline
 from patchflow.subjects import Subject
 from patchflow.types import Array
@@ -152,9 +152,8 @@ def _statistics(voxels: Array, intensities: IntensityMap) -> Statistics:
         mean = float(np.average(values, weights=counts[present]))
         std = float(np.sqrt(np.average((values - mean) ** 2, weights=counts[present])))
         return Statistics(float(values.min()), float(values.max()), mean, std)
-    found = Moments(0, -1, 0, np.inf, -np.inf, 0.0, 0.0)
     planes = voxels.reshape(1, -1, *voxels.shape[2:])
     step = max(1, _SLAB // planes[0, 0].size)
-    for start in range(0, planes.shape[1], step):
-        found = combine(found, moments(apply_map(planes[:, start : start + step], intensities)), start * planes[0, 0].size)
-    return Statistics(found.minimum, found.maximum, found.mean, float(np.sqrt(found.squares / found.finite)))
+    slabs = (planes[:, start : start + step] for start in range(0, planes.shape[1], step))
+    found = reduce(combine, (moments(apply_map(slab, intensities)) for slab in slabs))
+    return Statistics(found.minimum, found.maximum, found.mean, float(np.sqrt(found.squares / found.voxels)))

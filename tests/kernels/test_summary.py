@@ -7,23 +7,20 @@ from patchflow.kernels.summary import Moments, combine, moments, plain_moments, 
 
 
 def close(a, b):
-    assert a[:3] == b[:3]
-    np.testing.assert_allclose(a[3:], b[3:], rtol=1e-9, atol=1e-9)
+    assert a.voxels == b.voxels
+    np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 2**32), st.integers(0, 60), st.integers(0, 60), st.floats(0, 0.5), st.sampled_from([np.float32, np.float64]))
-def test_moments_agree_with_plain_twin_and_combine(seed, n, m, share, dtype):
-    rng = np.random.default_rng(seed)
-    values = rng.normal(50, 3, n + m).astype(dtype)
-    values[rng.random(n + m) < share] = rng.choice([np.nan, np.inf, -np.inf])
+@given(st.integers(0, 2**32), st.integers(1, 60), st.integers(1, 60), st.sampled_from([np.float32, np.float64]))
+def test_moments_agree_with_plain_twin_and_combine(seed, n, m, dtype):
+    values = np.random.default_rng(seed).normal(50, 3, n + m).astype(dtype)
     close(moments(values), plain_moments(values))
-    close(combine(moments(values[:n]), moments(values[n:]), n), plain_moments(values))
+    close(combine(moments(values[:n]), moments(values[n:])), plain_moments(values))
 
 
 def test_moments_by_hand():
-    found = moments(np.float32([1, np.nan, 3, np.inf]))
-    assert found == Moments(2, 1, 2, 1.0, 3.0, 2.0, 2.0)
+    assert moments(np.float32([1, 3])) == Moments(2, 1.0, 3.0, 2.0, 2.0)
 
 
 def test_moments_do_not_cancel():
