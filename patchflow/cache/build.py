@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, as_completed, wait
 from contextlib import contextmanager
+from multiprocessing import current_process
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -19,6 +20,7 @@ from patchflow.files import TEMPORARY
 from patchflow.notices import say, size
 from patchflow.preprocess.pipeline import Pipeline
 from patchflow.subjects import Subject
+from patchflow.types import count
 
 SHARE_OF_MEMORY = 0.6
 """Of physical memory that "auto" lets the page cache have; the rest is for training."""
@@ -64,8 +66,7 @@ def build_cache(
     subjects = _checked_subjects(subjects)
     if layout not in ("auto", *get_args(Layout)):
         raise ArgumentError(f'layout must be "auto", "contiguous" or "compressed", not {layout!r}')
-    if isinstance(num_workers, bool) or not isinstance(num_workers, int) or num_workers < 0:
-        raise ArgumentError(f"num_workers must be an int of at least 0, not {num_workers!r}")
+    num_workers = count(num_workers, "num_workers", 0)
     if executor is not None and num_workers:
         raise ArgumentError("give num_workers or an executor, not both: the executor has its own number of workers")
     chosen, reason = _choose_layout(subjects) if layout == "auto" else (layout, "as asked")
@@ -188,6 +189,11 @@ def _only_builder(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            if getattr(current_process(), "_inheriting", False):  # still importing the script; multiprocessing itself looks there
+                raise CacheError(
+                    f"the cache in {folder} is being built by the process that started this one, which would wait for it for ever: put "
+                    'what the script does under `if __name__ == "__main__":`'
+                ) from None
             say(f"another process is building the cache in {folder}: waiting for it")
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         except OSError:

@@ -333,6 +333,16 @@ BUILD_WITH_WORKERS = """
 """
 
 
+def test_a_script_without_the_main_guard_is_told_so(tmp_path):
+    script = tmp_path / "build.py"
+    text = textwrap.dedent(BUILD_WITH_WORKERS.format(here=os.path.dirname(__file__), folder=str(tmp_path / "c")))
+    script.write_text(text.replace('if __name__ == "__main__":', "if True:"))
+    ended = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=50)
+    assert ended.returncode == 1
+    assert ended.stderr.strip().splitlines()[-1].startswith("patchflow.errors.CacheError: a worker that was building the cache died")
+    assert 'put what the script does under `if __name__ == "__main__":`' in ended.stderr
+
+
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="looks for processes there")
 def test_workers_end_with_a_build_that_is_killed(tmp_path):
     script = tmp_path / "build.py"
