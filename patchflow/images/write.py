@@ -93,7 +93,11 @@ def _converted(array: Array, dtype: Any, path: Path) -> Array:
         whole = array.dtype.kind in "iu" or bool((np.isfinite(array) & (array == np.rint(array))).all())
         if not whole or int(array.min()) < info.min or int(array.max()) > info.max:
             raise ImageError(f"{path}: {wanted} holds integers from {info.min} to {info.max}, and not all values are: round or scale them")
-    return array.astype(wanted, copy=False)
+    with np.errstate(over="ignore"):
+        converted: Array = array.astype(wanted, copy=False)
+    if wanted.kind == "f" and (np.isinf(converted) & np.isfinite(array)).any():
+        raise ImageError(f"{path}: {wanted} holds numbers up to {np.finfo(wanted).max:.3g}, and not all values are: rescale them")
+    return converted
 
 
 def _header(volume: Array, affine: Affine, path: Path) -> bytes:

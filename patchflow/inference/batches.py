@@ -13,7 +13,7 @@ from patchflow.cache.read import Cache
 from patchflow.errors import ArgumentError
 from patchflow.inference.grid import GridSampler
 from patchflow.loading.batch import batch_layout
-from patchflow.types import SizeLike, int3
+from patchflow.types import SizeLike, count, int3
 
 
 class GridBatches:
@@ -103,8 +103,7 @@ class GridBatches:
 
 def _shares(windows: int, batch_size: int, rank: int, world_size: int) -> list[range]:
     """The windows of each batch of a rank."""
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ArgumentError(f"batch_size must be an int of at least 1, not {batch_size!r}")
+    batch_size = count(batch_size, "batch_size", 1)
     least, most = windows // world_size, -(-windows // world_size)
     if not least:
         raise ArgumentError(

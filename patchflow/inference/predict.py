@@ -15,7 +15,7 @@ from patchflow.geometry.windows import check_overlap_mode
 from patchflow.inference.aggregator import GridAggregator, describe
 from patchflow.inference.export import Activation, Output, check_activation, check_output, check_path, finish, write
 from patchflow.inference.grid import GridSampler, SourceLike, find_image
-from patchflow.types import SizeLike, int3
+from patchflow.types import SizeLike, count, int3
 
 Predictions = torch.Tensor | Mapping[str, torch.Tensor] | Sequence[torch.Tensor]
 
@@ -131,12 +131,12 @@ def read_batch(grid: GridSampler, windows: Sequence[PatchLocation]) -> torch.Ten
     array = batch.numpy()
     for patch, window in zip(array, windows, strict=True):
         first = 0
-        for name, count in zip(grid.keys, channels, strict=True):
+        for name, width in zip(grid.keys, channels, strict=True):
             if find_image(grid.source, name).kind == "scalar":
-                grid.read(name, window, out=patch[first : first + count])
+                grid.read(name, window, out=patch[first : first + width])
             else:
-                patch[first : first + count] = grid.read(name, window)
-            first += count
+                patch[first : first + width] = grid.read(name, window)
+            first += width
     return batch
 
 
@@ -164,8 +164,7 @@ def named_outputs(returned: Any, name: str, windows: Sequence[PatchLocation]) ->
 
 
 def _check_arguments(settings: _Settings, batch_size: int, images: Sequence[str]) -> None:
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ArgumentError(f"batch_size must be an int of at least 1, not {batch_size!r}")
+    count(batch_size, "batch_size", 1)
     if isinstance(images, str) or not images or len(set(images)) != len(images):
         raise ArgumentError(f'images must be a list of image names, each once, such as ("image",), not {images!r}')
     for output in _values(settings.output):

@@ -100,6 +100,12 @@ def test_a_dtype_that_holds_the_values(tmp_path: Path) -> None:
     assert pf.LabelMap(path).load().array.tolist() == [[[[0, 3, 255]]]]  # still the first
 
 
+def test_a_float_dtype_that_is_too_small(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"image\.nii: float32 holds numbers up to 3\.4e\+38"):
+        write_nifti(tmp_path / "image.nii", np.full((2, 2, 2), 1e39), np.eye(4), dtype=np.float32)
+    write_nifti(tmp_path / "image.nii", np.full((2, 2, 2), np.inf), np.eye(4), dtype=np.float32)  # as it is
+
+
 def test_the_same_volume_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a.nii.gz", "b.nii.gz"):
         write_nifti(tmp_path / name, np.ones((4, 4, 4)), np.eye(4))
