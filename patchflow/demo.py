@@ -49,39 +49,35 @@ def run(folder: str | Path = "patchflow-demo", steps: int = 120, seed: int = 0, 
     cache = pf.build_cache(found, folder / "cache", preprocess=pipeline)
     print(f"2. {cache!r}")
 
-    held_out = names[-1]
-    data = pf.PatchDataModule(
-        train=cache.subset(names[:-1]),
-        sampler=pf.LabelSampler(PATCH, label="label", probabilities={0: 1, 1: 1, 2: 1}),
-        transform=pf.Recipe(
-            [
-                pf.augment.RandomFlip(axes=(0,)),
-                pf.augment.RandomAffine(scales=0.1, degrees=10, p=0.3),
-                pf.augment.RandomGamma(log_gamma=(-0.2, 0.2), p=0.3),
-                pf.augment.RandomNoise(std=(0, 0.1), p=0.3),
-            ]
-        ),
-        batch_size=BATCH,
-        samples_per_volume=-(-BATCH * steps // subjects),
-        num_workers=1,
-        seed=seed,
-    )
     print(f"3. training a 3D U-Net for {steps} steps of {BATCH} patches of {PATCH}^3")
     lightning.seed_everything(seed, verbose=False)  # the network's first weights
-    model = fit(Segmentation(UNet(outputs=len(CLASSES) + 1), steps), data, steps)
-    print(f"4. predicting {held_out}, which the network has not seen")
-    entry = cache[held_out]
-    prediction = pf.predict(
-        model, entry, patch_size=WINDOW, patch_overlap=OVERLAP, overlap_mode="gaussian", output="labels", path=folder / "prediction.nii.gz"
-    )
-    truth = found[-1]["label"].data[0]
-    scores = {name: dice(prediction[0].numpy() == label, truth == label) for label, name in CLASSES.items()}
-    picture(folder / "prediction.png", found[-1]["image"].data[0], truth, prediction[0].numpy(), scores)
-    for name, score in scores.items():
-        print(f"   Dice of {name}: {score:.3f}")
-    print(f"   {folder / 'prediction.nii.gz'} overlays {found[-1]['image'].path}; look at {folder / 'prediction.png'}")
+    network = UNet(outputs=len(CLASSES) + 1)
+    model = fit(Segmentation(network, steps), patches(cache.subset(names[:-1]), steps, seed), steps)
+    print(f"4. predicting {names[-1]}, which the network has not seen")
+    path = folder / "prediction.nii.gz"
+    labels = pf.predict(model, cache[-1], patch_size=WINDOW, patch_overlap=OVERLAP, overlap_mode="gaussian", output="labels", path=path)
+    assert isinstance(labels, torch.Tensor)  # a network of one output gives one tensor
+    scores = show(found[-1], labels[0].numpy(), folder / "prediction.png")
+    print(f"   {path} overlays {found[-1]['image'].path}; look at {folder / 'prediction.png'}")
     print(f"done in {time.perf_counter() - began:.0f} s")
     return scores
+
+
+def patches(cache: pf.Cache, steps: int, seed: int) -> pf.PatchDataModule:
+    """Label-balanced, augmented patches for `steps` steps."""
+    recipe = pf.Recipe(
+        [
+            pf.augment.RandomFlip(axes=(0,)),
+            pf.augment.RandomAffine(scales=0.1, degrees=10, p=0.3),
+            pf.augment.RandomGamma(log_gamma=(-0.2, 0.2), p=0.3),
+            pf.augment.RandomNoise(std=(0, 0.1), p=0.3),
+        ]
+    )
+    sampler = pf.LabelSampler(PATCH, label="label", probabilities={0: 1, 1: 1, 2: 1})
+    samples = -(-BATCH * steps // len(cache))
+    return pf.PatchDataModule(
+        cache, sampler=sampler, transform=recipe, batch_size=BATCH, samples_per_volume=samples, num_workers=1, seed=seed
+    )
 
 
 # Subjects from the template
@@ -165,7 +161,8 @@ class UNet(nn.Module):
         for block in self.up:
             skip = skips.pop()
             result = block(torch.cat([F.interpolate(result, skip.shape[2:], mode="nearest"), skip], dim=1))
-        return self.head(result)  # type: ignore[no-any-return]
+        logits: torch.Tensor = self.head(result)
+        return logits
 
 
 def _block(inputs: int, outputs: int) -> nn.Sequential:
@@ -183,7 +180,8 @@ class Segmentation(lightning.LightningModule):
         self.network, self.steps, self.learning_rate = network, steps, learning_rate
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return self.network(image)  # type: ignore[no-any-return]
+        logits: torch.Tensor = self.network(image)
+        return logits
 
     def training_step(self, batch: dict[str, Any], index: int) -> torch.Tensor:
         logits, label = self.network(batch["image"]), batch["label"][:, 0].long()
@@ -191,7 +189,7 @@ class Segmentation(lightning.LightningModule):
         probabilities = logits.softmax(1)
         both = (probabilities * one_hot).sum((0, 2, 3, 4))
         soft_dice = (2 * both + 1) / (probabilities.sum((0, 2, 3, 4)) + one_hot.sum((0, 2, 3, 4)) + 1)
-        loss = F.cross_entropy(logits, label) + 1 - soft_dice.mean()
+        loss: torch.Tensor = F.cross_entropy(logits, label) + 1 - soft_dice.mean()
         self.log("loss", loss, prog_bar=True, batch_size=len(label))
         return loss
 
@@ -222,6 +220,16 @@ def dice(one: Array, other: Array) -> float:
     """Twice the overlap of two masks over the sum of their sizes (Dice, Ecology 26, 1945); 1 where both are empty."""
     total = int(one.sum()) + int(other.sum())
     return 2 * int((one & other).sum()) / total if total else 1.0
+
+
+def show(subject: pf.Subject, prediction: Array, path: Path) -> dict[str, float]:
+    """Print and return the Dice of each class of a prediction (I, J, K), and draw it into a PNG."""
+    truth = subject["label"].data[0]
+    scores = {name: dice(prediction == label, truth == label) for label, name in CLASSES.items()}
+    for name, score in scores.items():
+        print(f"   Dice of {name}: {score:.3f}")
+    picture(path, subject["image"].data[0], truth, prediction, scores)
+    return scores
 
 
 def picture(path: Path, image: Array, truth: Array, prediction: Array, scores: dict[str, float]) -> None:
