@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         "images", nargs="+", metavar="NAME=PATTERN", help="such as image='*/t1.nii.gz' label='*/seg.nii.gz'; * is the subject"
     )
     build.add_argument(
-        "--preprocess", nargs="*", default=[], metavar="STEP", help="such as ZNormalize or 'Window(center=40, width=400)', in this order"
+        "--preprocess", nargs="+", default=[], metavar="STEP", help="such as ZNormalize or 'Window(center=40, width=400)', in this order"
     )
     build.add_argument("--layout", default="auto", choices=("auto", "contiguous", "compressed"))
     build.add_argument("--workers", type=int, default=0, help="worker processes (default: none)")
@@ -75,7 +75,10 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _build(options: argparse.Namespace) -> int:
-    patterns = dict(_pair(text, "NAME=PATTERN") for text in options.images)
+    pairs = [_pair(text, "NAME=PATTERN") for text in options.images]
+    patterns = dict(pairs)
+    if len(patterns) < len(pairs):
+        raise ArgumentError(f"an image is named twice in {' '.join(options.images)}: give each name one pattern")
     subjects = find_subjects(options.data, **patterns)
     steps = [_step(text) for text in options.preprocess]
     cache = build_cache(

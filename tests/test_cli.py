@@ -60,6 +60,7 @@ def test_verify_finds_damage_and_exits_with_1(data, capsys):
         (["--preprocess", "Clamp(low=0, hihg=1)"], "hihg"),
         (["--preprocess", "Clamp(low=open('x'), high=1)"], "Clamp"),
         (["nonsense"], "NAME=PATTERN"),
+        (["image=*/seg.nii.gz"], "named twice"),
     ],
 )
 def test_an_error_is_one_line_and_exit_code_2(data, capsys, more, what):

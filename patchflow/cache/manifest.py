@@ -47,13 +47,26 @@ class Manifest:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write the manifest beside its final name, flush it to disk, and rename it."""
+    """Write the manifest beside its final name, flush it to disk, and rename it; one that says the same already is left as it is.
+
+    Raises:
+        CacheError: if it cannot be written.
+    """
     lines = ",\n".join(json.dumps(record, allow_nan=False) for record in manifest.entries)
     fields = {key: value for key, value in vars(manifest).items() if key != "entries"}
     pairs = ",\n".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in fields.items())
     body = f'\n"format": {FORMAT},\n{pairs},\n"entries": [\n{lines}\n]}}\n'.encode()
-    with whole_file(folder / MANIFEST) as beside:
-        beside.write_bytes(_HEAD + b'%08x",' % zlib.crc32(body) + body)
+    path, data = folder / MANIFEST, _HEAD + b'%08x",' % zlib.crc32(body) + body
+    try:
+        if path.exists() and path.read_bytes() == data:
+            return  # a cache that is whole may lie where nobody may write
+        with whole_file(path) as beside:
+            beside.write_bytes(data)
+    except OSError as error:
+        raise CacheError(
+            f"{path} cannot be written ({error.strerror or error}): mend that or choose another folder, then build again: entries that are "
+            "finished are kept"
+        ) from error
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -36,6 +36,8 @@ class Pipeline:
     """
 
     def __init__(self, steps: Iterable[Step | Callable[[dict[str, Array]], Mapping[str, Any]]] = ()) -> None:
+        if not isinstance(steps, Iterable):
+            raise ArgumentError(f"a pipeline is made of a list of steps: write pf.Pipeline([{steps!r}])")
         self.steps: tuple[Step, ...] = tuple(_as_step(step) for step in steps)
         self._description = {"version": _VERSION, "steps": [_described(step) for step in self.steps]}
 

@@ -1,6 +1,6 @@
 """Patches from several samplers in stated shares."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,6 +53,8 @@ class MixedSampler(Sampler):
 
 def _check_parts(parts: Sequence[tuple[float, Sampler]]) -> tuple[tuple[float, Sampler], ...]:
     """Parts with their weights normalised to add up to 1."""
+    if not isinstance(parts, Iterable):
+        raise ArgumentError(f"parts must be a list of pairs of a weight and a sampler, such as [(1, UniformSampler(96))], not {parts!r}")
     pairs: list[tuple[float, Sampler]] = []
     for number, part in enumerate(parts):
         if not isinstance(part, Sequence) or len(part) != 2 or not isinstance(part[1], Sampler):

@@ -7,6 +7,7 @@ import threading
 import time
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -182,6 +183,20 @@ def test_a_disk_that_is_full(tmp_path, monkeypatch):
     assert no_temporary_files(tmp_path)
     monkeypatch.setattr(os, "pwrite", write)
     assert len(quiet(subjects(), tmp_path / "c", layout="contiguous")) == 3
+
+
+def test_a_manifest_that_cannot_be_written_is_an_error_and_one_that_is_there_already_is_left_alone(tmp_path, monkeypatch):
+    first = quiet(subjects(), tmp_path / "c", layout="contiguous")
+
+    def refused(*_):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "write_bytes", refused)
+    assert inodes(quiet(subjects(), tmp_path / "c", layout="contiguous")) == inodes(first)
+    with pytest.raises(pf.CacheError, match=r"manifest\.json cannot be written \(Read-only file system\).*finished are kept"):
+        quiet(subjects(2), tmp_path / "c", layout="contiguous")
+    assert pf.open_cache(tmp_path / "c").names == first.names
+    assert no_temporary_files(tmp_path)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file size limits are signals elsewhere")

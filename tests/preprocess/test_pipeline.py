@@ -96,6 +96,10 @@ class TestChecks:
         with pytest.raises(ArgumentError, match="steps and functions"):
             pf.Pipeline([step])  # type: ignore[list-item]
 
+    def test_one_step_is_no_list(self) -> None:
+        with pytest.raises(ArgumentError, match=r"write pf\.Pipeline\(\[Clamp\("):
+            pf.Pipeline(Clamp(0, 1))  # type: ignore[arg-type]
+
 
 @dataclass(frozen=True)
 class Double(Step):

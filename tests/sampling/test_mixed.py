@@ -48,6 +48,7 @@ def test_every_part_that_can_be_drawn_is_checked(entry_of):
         ([(0, UniformSampler(2))], "add up to a finite number above 0"),
         ([(1, UniformSampler(2)), (-1, UniformSampler(2))], "weight of part 1 must be a finite number of at least 0"),
         ([(1, UniformSampler(2)), (1, UniformSampler((2, 2, 3)))], r"one patch size, not \[\(2, 2, 2\), \(2, 2, 3\)\]"),
+        (UniformSampler(2), "must be a list of pairs"),
         ([UniformSampler(2)], "pairs of a weight and a sampler"),
         ([(UniformSampler(2), 1)], "pairs of a weight and a sampler"),
     ],
