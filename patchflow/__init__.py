@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_HOMES` says the same 
     from patchflow import augment, preprocess
     from patchflow.augment.recipe import Recipe
     from patchflow.cache.build import build_cache
-    from patchflow.cache.read import open_cache
+    from patchflow.cache.read import Cache, open_cache
     from patchflow.datamodule import PatchDataModule
     from patchflow.geometry.location import PatchLocation
     from patchflow.images.image import LabelMap, ScalarImage
@@ -52,6 +52,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_HOMES` says the same 
 
 __all__ = [
     "ArgumentError",
+    "Cache",
     "CacheDamagedError",
     "CacheError",
     "CacheFormatError",
@@ -88,6 +89,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Cache": "patchflow.cache.read",
     "GridAggregator": "patchflow.inference.aggregator",
     "GridSampler": "patchflow.inference.grid",
     "LabelMap": "patchflow.images.image",
@@ -110,14 +112,16 @@ _HOMES = {
 _ROOMS = ("augment", "preprocess")
 
 
-def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        return import_module(f"patchflow.{name}")
-    if name not in _HOMES:
-        raise AttributeError(f"module 'patchflow' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value  # the next look-up does not come here
-    return value
+if not TYPE_CHECKING:  # type checkers would take it that every name exists
+
+    def __getattr__(name: str) -> Any:
+        if name in _ROOMS:
+            return import_module(f"patchflow.{name}")
+        if name not in _HOMES:
+            raise AttributeError(f"module 'patchflow' has no attribute {name!r}")
+        value = getattr(import_module(_HOMES[name]), name)
+        globals()[name] = value  # the next look-up does not come here
+        return value
 
 
 def __dir__() -> list[str]:
