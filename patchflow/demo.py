@@ -20,7 +20,7 @@ import patchflow as pf
 from patchflow import seeding
 from patchflow.errors import PatchflowError
 from patchflow.images.write import write_nifti
-from patchflow.types import Affine, Array, Int3
+from patchflow.types import Affine, Array, Int3, count
 
 CLASSES = {1: "grey matter", 2: "white matter"}
 PATCH, BATCH = 32, 8
@@ -39,7 +39,12 @@ def run(folder: str | Path = "patchflow-demo", steps: int = 120, seed: int = 0, 
 
     Returns:
         Dice of the held-out subject per class name.
+
+    Raises:
+        ArgumentError: for less than one step or subject, or a negative seed.
+        PatchflowError: where nilearn is not installed.
     """
+    steps, subjects, seed = count(steps, "steps", 1), count(subjects, "subjects", 1), count(seed, "seed", 0)
     began, folder = time.perf_counter(), Path(folder)
     names = [f"subject{number}" for number in range(subjects + 1)]
     print(f"1. {len(names)} subjects of the MNI152 template in {folder / 'data'}")

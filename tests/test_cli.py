@@ -76,3 +76,10 @@ def test_a_folder_that_is_no_cache_is_an_error_and_debug_shows_where(tmp_path, c
     assert str(tmp_path) in capsys.readouterr().err
     with pytest.raises(pf.PatchflowError):
         main(["cache", "info", str(tmp_path), "--debug"])
+
+
+@pytest.mark.parametrize(("option", "value"), [("--steps", "0"), ("--seed", "-1")])
+def test_a_demonstration_that_cannot_run_is_refused_before_it_begins(tmp_path, capsys, option, value):
+    assert main(["demo", "--folder", str(tmp_path / "demo"), option, value]) == 2
+    assert option[2:] in capsys.readouterr().err
+    assert not (tmp_path / "demo").exists()
