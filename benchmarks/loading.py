@@ -111,6 +111,8 @@ def _measure_once(course: Course, rounds: int) -> dict[str, float]:
         first = once.first_batch_seconds(course, f"thread {layout}")
         numbers[f"first batch, {layout}, s"] = first
         print(f"{f'first batch after open_cache, {layout}':54}{first:>10.2f} s (bound 1)", flush=True)
+    numbers["stats, share of a patch"] = share = once.stats_share(course)
+    print(f"{'counting for queue.stats(), of making a patch':54}{share:>10.2%} (bound 1%)", flush=True)
     for layout in ("contiguous", "compressed"):
         warm, first = once.build_ratios(course, layout, rounds)
         numbers |= {f"build, {layout}, over reading": warm, f"first build of a process, {layout}, over reading": first}

@@ -40,6 +40,27 @@ for _ in range(int(rounds) + 1):
     shutil.rmtree(folder)
 print(json.dumps(pairs))
 """
+STATS = """
+import statistics, sys, time
+from pathlib import Path
+from benchmarks.contestants import patchflow_queue
+from benchmarks.data import Settings
+from patchflow.loading.stats import QueueStats
+queue = patchflow_queue.queue(Path(sys.argv[1]), Settings(int(sys.argv[2])), "thread contiguous")
+patches = []
+for index in range(min(60, len(queue.dataset))):
+    t = time.perf_counter()
+    queue.dataset[index]
+    patches.append(time.perf_counter() - t)
+stats, rounds = QueueStats(), 20000
+t = time.perf_counter()
+for _ in range(rounds):
+    stages = {}
+    for stage in ("draw", "read", "spatial", "RandomNoise", "RandomGamma"):
+        stages[stage] = stages.get(stage, 0) + time.perf_counter_ns()
+    stats.add_patch(stages, 1)
+print((time.perf_counter() - t) / rounds / statistics.median(patches))
+"""
 IMPORT = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
 
 
@@ -71,6 +92,11 @@ def first_batch_seconds(course: Course, variant: str) -> float:
     """Seconds from before `open_cache` to the first batch in a fresh process, torch imported and kernels compiled before."""
     folder = course.folder / f"patchflow_queue-{course.patch}"
     return statistics.median(seconds(FIRST_BATCH, str(folder), str(course.patch), variant) for _ in range(3))
+
+
+def stats_share(course: Course) -> float:
+    """What counting stages for `queue.stats()` costs for a patch, over what making one takes (without transforms, the cheapest there is)."""
+    return seconds(STATS, str(course.folder / f"patchflow_queue-{course.patch}"), str(course.patch))
 
 
 def build_ratios(course: Course, layout: str, rounds: int) -> tuple[float, float]:
