@@ -95,7 +95,7 @@ def first_batch_seconds(course: Course, variant: str) -> float:
 
 
 def stats_share(course: Course) -> float:
-    """What counting stages for `queue.stats()` costs for a patch, over what making one takes (without transforms, the cheapest there is)."""
+    """What counting for `queue.stats()` costs for a patch, over making one (without transforms, the cheapest there is)."""
     return seconds(STATS, str(course.folder / f"patchflow_queue-{course.patch}"), str(course.patch))
 
 
