@@ -123,6 +123,7 @@ class Queue:
         self.dataset = PatchDataset(self._maker, self.plan)
         self._steps()  # refuses an epoch without a step now, not after the first was asked for
         self._position = Position(repeat_epoch)
+        self._digest = digest_of(self.cache, self.plan, sampler, recipe)
         self._kept: tuple[Slots, Workers] | None = None
         self._end_kept: weakref.finalize[Any, Any] | None = None
         self._stats = QueueStats(self.num_workers)
@@ -188,7 +189,7 @@ class Queue:
     def state_dict(self) -> dict[str, Any]:
         """Where the run stands, as a small dict for JSON: after the batches handed over so far, whatever was made ahead."""
         epoch, taken = self._position.where(lambda taken: not len(self._steps(taken)))
-        return state_of(epoch, taken, self.plan, digest_of(self.cache, self.plan, self.sampler, self._maker.recipe))
+        return state_of(epoch, taken, self.plan, self._digest)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where `state` was taken: the next iteration gives the very next batch. The number and kind of workers may differ.

@@ -60,7 +60,8 @@ def state_of(epoch: int, taken: int, plan: Plan, digest: str) -> dict[str, Any]:
 def digest_of(cache: Cache, plan: Plan, sampler: Sampler, recipe: Recipe) -> str:
     """What decides a run's patches besides seed and length, in a few characters."""
     weights = None if plan.weights is None else plan.weights.tolist()
-    parts = [list(cache.names), cache.fingerprint, plan.shuffle, weights, sampler.fingerprint, recipe.to_dict()]
+    subjects = [[entry.name, *(record.digest for record in entry.images.values())] for entry in cache]
+    parts = [subjects, cache.fingerprint, plan.shuffle, weights, sampler.fingerprint, recipe.to_dict()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -74,7 +75,7 @@ def checked_state(state: Any, mine: Mapping[str, Any]) -> tuple[int, int]:
         raise ArgumentError(f"the state cannot be resumed: it must be a dict with {', '.join(mine)}, from state_dict, not {state!r}")
     for name, what in _MUST_AGREE.items():
         if state[name] != mine[name]:
-            hint = " (subjects, sampler, shuffle, weights or transforms differ)" if name == "plan" else ""
+            hint = " (subjects, their files, preprocessing, sampler, shuffle, weights or transforms differ)" if name == "plan" else ""
             raise ArgumentError(
                 f"the state cannot be resumed: its {what} is {state[name]!r}, this queue's is {mine[name]!r}{hint}; "
                 "make the queue with the arguments of the run that saved it"

@@ -259,6 +259,16 @@ def test_subjects_are_cached_in_the_folder_given_or_the_users_and_used_again(tmp
     assert torch.equal(next(iter(queue))["image"], next(iter(other))["image"])
 
 
+def test_the_state_of_a_run_on_other_voxels_is_refused(tmp_path, small_sampler):
+    states = []
+    for seed in (0, 1):
+        queue = pf.Queue(make_subjects(2, seed), small_sampler, cache_folder=tmp_path / str(seed))
+        states.append(queue.state_dict())
+    with pytest.raises(ArgumentError, match="their files"):
+        queue.load_state_dict(states[0])
+    queue.load_state_dict(states[1])
+
+
 def test_images_that_differ_between_subjects_are_refused(tmp_path, small_sampler):
     subjects = make_subjects(2)
     shape = subjects[1].shape
