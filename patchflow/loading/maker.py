@@ -57,6 +57,12 @@ class PatchMaker:
         """Of a patch by itself."""
         return batch_layout(self.cache, self.sampler.patch_size, 1, self.keys)
 
+    def preload(self) -> None:
+        """Read a voxel of each image, so that workers forked from here share the kernels for that instead of loading them one by one."""
+        entry = self.cache[0]
+        for name in entry.images if self.keys is None else self.keys:
+            entry.read(name, PatchLocation((0, 0, 0), (1, 1, 1)))
+
     def describe(self, request: Request) -> str:
         """The request in words, for an error."""
         return f"patch {request.index} of epoch {request.epoch} (subject {self.cache.names[request.entry]!r})"

@@ -4,6 +4,7 @@ Each worker has a pipe of its own, on which only tasks and small answers travel.
 first task that it left unanswered is the one that it died over. No lock is shared, so no dead worker can leave one held.
 """
 
+import gc
 import multiprocessing
 import os
 import pickle
@@ -56,6 +57,8 @@ class ProcessWorkers:
         self._workers: list[_Worker] = []
         self._owner = os.getpid()
         context = multiprocessing.get_context(start_method)
+        if context.get_start_method() == "fork":
+            maker.preload()
         try:
             for number in range(count):
                 self._workers.append(_Worker(context, number, maker, slots))
@@ -139,6 +142,7 @@ def _end(processes: Sequence[BaseProcess]) -> None:
 
 
 def _work(pipe: Any, parents_end: Any, maker: PatchMaker, slots: Slots) -> None:
+    gc.freeze()  # the collector would write into all that a forked worker shares with its parent, and so make copies of it
     # A forked worker holds a copy of the parent's end, which would hide the parent's death from it.
     parents_end.close()
     # Ctrl-C reaches the whole process group: the consumer decides what becomes of the workers.
