@@ -15,7 +15,10 @@ from patchflow.types import Array, Int3
 CHUNK_FILTER = 32026
 """Registered HDF5 filter id of Blosc2."""
 
-FILTER_OPTIONS = (1, 0, 0, 0, 5, 2, 1)
+LEVEL = 3
+"""Levels 1, 3 and 5 give 52.4, 51.9 and 51.9 MiB of a CT with labels; building takes 1.85, 1.77 and 1.95 times as long as reading it."""
+
+FILTER_OPTIONS = (1, 0, 0, 0, LEVEL, 2, 1)
 """Filter revision, version, type size, chunk size (0: each frame says its own), level, bit shuffle, LZ4."""
 
 CHUNK: Int3 = (48, 48, 48)
@@ -67,7 +70,7 @@ def compress(buffer: Array, part: Array) -> Frame:
     """The frame of a chunk; `part` is what of it lies in the volume."""
     blosc2 = blosc()
     itemsize = buffer.dtype.itemsize
-    settings = {"codec": blosc2.Codec.LZ4, "filters": [blosc2.Filter.BITSHUFFLE], "clevel": 5, "typesize": itemsize, "nthreads": 1}
+    settings = {"codec": blosc2.Codec.LZ4, "filters": [blosc2.Filter.BITSHUFFLE], "clevel": LEVEL, "typesize": itemsize, "nthreads": 1}
     first = part.reshape(-1)[:1] if part.flags.c_contiguous else part[(slice(0, 1),) * part.ndim].reshape(-1)
     # by bytes, so that NaN equals NaN and -0.0 does not equal 0.0
     same = (part.view(f"u{itemsize}") == first.view(f"u{itemsize}")).all()
