@@ -18,7 +18,7 @@ import numpy.typing as npt
 from patchflow.cache.frames import decompress
 from patchflow.cache.layout import BLOCK, EntryFile, damaged
 from patchflow.errors import CacheDamagedError
-from patchflow.kernels.pointwise import IntensityMap, apply_map
+from patchflow.kernels.pointwise import IntensityMap, apply_map, copy_voxels
 from patchflow.types import Array, Int3
 
 Unchecked = dict[tuple[str, int], npt.NDArray[np.bool_]]
@@ -154,7 +154,7 @@ class ContiguousVoxels:
         """Fill `out` with the box, through the map if there is one."""
         region = self.region(start, stop)
         if intensities is None:
-            np.copyto(out, region)
+            copy_voxels(region, out)
         else:
             apply_map(region, intensities, out)
 

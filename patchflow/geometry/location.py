@@ -1,7 +1,7 @@
 """Where a patch lies in a volume, and all arithmetic on such windows."""
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -64,6 +64,29 @@ class PatchLocation:
         volume = [slice(low, high) for low, high in zip(lows, highs, strict=True)]
         patch = [slice(low - start, high - start) for low, high, start in zip(lows, highs, self.start, strict=True)]
         return Overlap((volume[0], volume[1], volume[2]), (patch[0], patch[1], patch[2]))
+
+    def grown(self, reach: Int3) -> "PatchLocation":
+        """The box that reaches `reach` voxels further on both sides of each axis."""
+        (i, j, k), (di, dj, dk), (ri, rj, rk) = self.start, self.size, reach
+        return PatchLocation((i - ri, j - rj, k - rk), (di + 2 * ri, dj + 2 * rj, dk + 2 * rk), self.target)
+
+    def within(self, other: "PatchLocation") -> tuple[slice, slice, slice]:
+        """Where this box lies in a patch of `other`, which must hold it."""
+        i, j, k = (slice(a - b, a - b + n) for a, b, n in zip(self.start, other.start, self.size, strict=True))
+        return i, j, k
+
+
+Outside = Literal["constant", "border", "reflect"]
+"""What lies outside a volume: one value, the nearest voxel inside, or the mirror image (d c b | a b c d | c b a)."""
+
+
+def voxels_inside(start: int, size: int, n: int, outside: Outside) -> npt.NDArray[np.int64]:
+    """The voxel of an axis of `n` that stands for each voxel from `start` on: int64 (size,), from 0 to n - 1; "border" or "reflect"."""
+    voxels = np.arange(start, start + size)
+    if outside == "border" or n == 1:
+        return voxels.clip(0, n - 1)
+    turned: npt.NDArray[np.int64] = (n - 1) - np.abs(voxels % (2 * n - 2) - (n - 1))
+    return turned
 
 
 def whole(shape: Int3) -> PatchLocation:

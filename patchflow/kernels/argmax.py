@@ -2,8 +2,8 @@
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from patchflow.kernels.jit import kernel
 from patchflow.types import Array
 
 _ROW = 4096
@@ -33,7 +33,7 @@ def plain_argmax_channels(values: Array, dtype: npt.DTypeLike) -> Array:
     return labels
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _argmax_rows(values, labels, best):  # type: ignore[no-untyped-def]
     voxels = labels.size
     for first in range(0, voxels, best.size):

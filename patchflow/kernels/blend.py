@@ -1,10 +1,10 @@
 """Adding a weighted window to a volume, and looking for values that are not finite: the hot loops of stitching."""
 
 import numpy as np
-from numba import njit
 
 from patchflow.geometry.location import Overlap
 from patchflow.geometry.windows import Weights
+from patchflow.kernels.jit import kernel
 from patchflow.types import Array
 
 
@@ -53,7 +53,7 @@ def _first(slices: tuple[slice, slice, slice]) -> tuple[int, int, int]:
     return i, j, k
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _add_rows(out, patch, wi, wj, wk, out_shape, patch_shape, out_first, patch_first):  # type: ignore[no-untyped-def]
     n = wk.size
     for c in range(patch_shape[0]):
@@ -67,7 +67,7 @@ def _add_rows(out, patch, wi, wj, wk, out_shape, patch_shape, out_first, patch_f
                     out_row[k] += patch_row[k] * (weight * wk[k])
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _count_nonfinite(bits):  # type: ignore[no-untyped-def]
     count = 0
     for n in range(bits.size):

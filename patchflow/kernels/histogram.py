@@ -2,8 +2,8 @@
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from patchflow.kernels.jit import kernel
 from patchflow.types import Array
 
 _DTYPES = tuple(np.dtype(d) for d in (np.uint8, np.int8, np.uint16, np.int16))
@@ -47,7 +47,7 @@ def plain_histogram(array: Array, mask: npt.NDArray[np.bool_] | None = None) -> 
     return np.bincount(values.astype(np.int64) - info.min, minlength=info.max - info.min + 1)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _count(flat: Array, offset: int, counts: npt.NDArray[np.int64]) -> None:
     # Neighbours are often equal, and adding to the same counter twice in a row waits for the first: take turns between tables.
     a = np.zeros((4, counts.size), np.int64)
@@ -64,7 +64,7 @@ def _count(flat: Array, offset: int, counts: npt.NDArray[np.int64]) -> None:
             counts[v] += a[table, v]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _count_masked(flat: Array, mask: npt.NDArray[np.bool_], offset: int, counts: npt.NDArray[np.int64]) -> None:
     for v in range(flat.size):
         counts[flat[v] + offset] += mask[v]

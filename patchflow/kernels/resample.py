@@ -1,188 +1,135 @@
-"""Patches read through an affine map: linear for intensities, nearest for labels, straight from stored voxels of any dtype.
+"""Patches read through a spatial map: each output voxel is interpolated once, straight from stored voxels of any dtype.
 
 The map goes from output voxel to source voxel, in voxel coordinates of the volume (the voxel (0, 0, 0) is the volume's first, wherever
-the patch lies). Coordinates are float64 and summed in one fixed order, ((m0 i + m1 j) + m3) + m2 k, so that a voxel has the same source
-point bit for bit whatever the patch it is computed for. Every step of that sum is monotone in i, j and k, rounding included, so that the
-corners of a patch bound what it touches.
+the patch lies). A voxel has the same source point bit for bit whatever the patch it is computed for (`points.py`).
 """
 
-import math
-from typing import NamedTuple
-
 import numpy as np
-import torch
 
 from patchflow.errors import ArgumentError
-from patchflow.geometry.location import PatchLocation
-from patchflow.kernels.pointwise import IntensityMap, apply_map, flat_view
-from patchflow.kernels.resample_rows import linear_rows, nearest_rows
-from patchflow.types import Affine, Array, Int3
+from patchflow.geometry.location import Outside, PatchLocation
+from patchflow.geometry.maps import CoarseStage, SpatialMap
+from patchflow.kernels.box import Box, Interpolation, touched_box
+from patchflow.kernels.linear import linear_rows
+from patchflow.kernels.nearest import nearest_rows
+from patchflow.kernels.plain_resample import plain_resample, source_points
+from patchflow.kernels.points import program
+from patchflow.kernels.pointwise import IntensityMap, flat_view
+from patchflow.kernels.rows import BORDER, CONSTANT, REFLECT
+from patchflow.kernels.spline import coefficients, cubic_rows
+from patchflow.kernels.votes import vote_rows
+from patchflow.types import Array, Int3
+
+__all__ = ["Box", "Interpolation", "plain_resample", "resample", "source_points", "touched_box"]
+
+_OUTSIDE: dict[Outside, int] = {"constant": CONSTANT, "border": BORDER, "reflect": REFLECT}
+_NARROW = ("i1", "u1", "i2", "u2", "f4")  # exact in float32, in which they are blended; wider ones in float64
 
 
-class Box(NamedTuple):
-    """Voxels of a volume: `start` is in, `stop` is one past the last."""
-
-    start: Int3
-    stop: Int3
-
-
-def touched_box(matrix: Affine, location: PatchLocation, shape: Int3, *, nearest: bool) -> Box | None:
-    """The source voxels that `location` reads through `matrix`: the smallest box, cut to the volume; None where it touches nothing.
-
-    Args:
-        matrix: 4x4 float64, output voxel to source voxel.
-        location: the patch to be computed; may hang over the border.
-        shape: voxels of the volume.
-        nearest: one voxel per point; otherwise the eight around it.
-    """
-    start, stop = [], []
-    last = [end - 1 for end in location.stop]
-    for (m0, m1, m2, m3), n in zip(matrix[:3].tolist(), shape, strict=True):
-        i, j, k = (_ends(m, a, b) for m, a, b in zip((m0, m1, m2), location.start, last, strict=True))
-        low, high = (((m0 * i[end] + m1 * j[end]) + m3) + m2 * k[end] for end in (0, 1))
-        first, final = (math.floor(low + 0.5), math.floor(high + 0.5)) if nearest else (math.floor(low), math.floor(high) + 1)
-        start.append(max(first, 0))
-        stop.append(min(final + 1, n))
-    if any(low >= high for low, high in zip(start, stop, strict=True)):
-        return None
-    return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
-
-
-def _ends(factor: float, first: int, last: int) -> tuple[int, int]:
-    return (first, last) if factor >= 0 else (last, first)
-
-
-def resample_linear(
-    region: Array, box: Box, shape: Int3, matrix: Affine, location: PatchLocation, intensities: IntensityMap, fill: float, out: Array
+def resample(
+    region: Array,
+    box: Box,
+    shape: Int3,
+    source: SpatialMap,
+    location: PatchLocation,
+    intensities: IntensityMap | None,
+    fill: float,
+    outside: Outside,
+    interpolation: Interpolation,
+    out: Array,
 ) -> Array:
-    """Fill `out` with the values as read at the source points of `location`, linear between the eight voxels around each point.
+    """Fill `out` with what lies at the source points of `location`.
 
-    Each of the eight that lies outside the volume counts as `fill`. Where the map of intensities has a clamp, the voxels are clamped before
-    they are blended, as if the volume had been preprocessed first.
+    Scalar images are interpolated: "linear" between the eight voxels around a point, "nearest" (floor(x + 0.5): ties go to the higher
+    index), or "cubic": the cubic B-spline through the voxels, mirrored at the volume's border. Where the map of intensities has a clamp,
+    voxels are clamped before they are blended, as if the volume had been preprocessed first.
+
+    Labels take the "nearest" voxel, or with "linear" the arg-max of linearly interpolated one-hot labels; ties go to the label of the
+    nearest voxel where it is among the tied, else to the lowest.
+
+    Outside the volume, "constant" counts each voxel as `fill` (cubic: points within half a voxel of the volume take the spline, others the
+    fill), "border" takes the nearest point inside, and "reflect" mirrors at the first and the last voxel: d c b | a b c d | c b a.
 
     Args:
-        region: (C, i, j, k) stored voxels of `box`, any real dtype; fastest where the last axis is contiguous.
+        region: (C, i, j, k) stored voxels of `box`, any real dtype (labels: integers); fastest where the last axis is contiguous.
         box: holds what `touched_box` gives, or more.
         shape: voxels of the whole volume.
-        matrix: 4x4 float64, output voxel to source voxel.
+        source: output voxel to source voxel.
         location: the patch to compute.
-        intensities: stored voxel to value as read.
-        fill: the value outside the volume, in units of the values as read.
-        out: float32 (C, i, j, k) of the location's size.
+        intensities: stored voxel to value as read; None for labels.
+        fill: what lies outside the volume, in units of the values as read.
+        outside: "constant", "border" or "reflect".
+        interpolation: "linear", "nearest" or "cubic"; for labels "nearest" or "linear".
+        out: (C, i, j, k) of the location's size, any strides: float32, or for labels any dtype that holds them.
 
     Returns:
         `out`, filled.
 
     Raises:
-        ArgumentError: for a region that lacks voxels that are needed, or an `out` of another shape or dtype.
+        ArgumentError: for a region that lacks voxels that are needed, an `out` of another shape or dtype, labels that are not integers or
+            are to be cubic, or a map that is not finite.
     """
-    _check(region, box, shape, matrix, location, out, nearest=False)
-    if out.dtype != np.float32:
-        raise ArgumentError(f"linear interpolation writes float32, not {out.dtype}")
-    m = intensities
-    flat, steps = _flat_source(region)
-    target = out if out.flags.c_contiguous else np.empty(out.shape, np.float32)
-    linear_rows(
-        flat,
-        steps,
-        box.start,
-        shape,
-        matrix,
-        location.start,
-        location.size,
-        (m.gain, m.bias, m.low, m.high, float(fill)),
-        target.reshape(-1),
-    )
+    _check_use(region, intensities, outside, interpolation, out)
+    _check(region, box, shape, location, out)
+    touched = touched_box(source, location, shape, interpolation, outside)
+    if touched and any(a < b for a, b in zip(touched.start + box.stop, box.start + touched.stop, strict=True)):
+        raise ArgumentError(f"the map touches voxels {touched.start} to {touched.stop}, of which {box.start} to {box.stop} were given")
+    stages = program(source, location)
+    choices = 2 ** sum(isinstance(stage, CoarseStage) for stage in source.stages)
+    where = location.start, location.size
+    if interpolation == "cubic" and intensities is not None:
+        target = out if out.flags.c_contiguous else np.empty(out.shape, np.float32)
+        padded, levels = coefficients(region, intensities)
+        steps = tuple(step // padded.itemsize for step in padded.strides)
+        values = np.float32(fill), _OUTSIDE[outside], target.reshape(-1)
+        cubic_rows(padded.reshape(-1), levels, steps, box, shape, stages, choices, *where, *values)
+    else:
+        flat, steps = _flat_source(region)
+        dtype = flat.dtype if intensities is None else np.float32
+        target = out if out.flags.c_contiguous and out.dtype == dtype else np.empty(out.shape, dtype)
+        head, tail = (flat, steps, box, shape, stages), (_OUTSIDE[outside], target.reshape(-1))
+        m = intensities
+        values_as_read = None if m is None else (m.gain, m.bias, m.low, m.high, float(fill))
+        if interpolation == "nearest" and m is None:
+            bits = f"u{flat.itemsize}"  # labels are moved as they are, so that all dtypes of a size share one kernel
+            background = np.asarray(fill, flat.dtype).view(bits)[()]
+            nearest_rows(flat.view(bits), *head[1:], *where, background, None, tail[0], tail[1].view(bits))
+        elif interpolation == "nearest":
+            nearest_rows(*head, *where, np.float32(fill), values_as_read, *tail)
+        elif m is None:
+            vote_rows(*head, *where, target.dtype.type(fill), *tail)
+        else:
+            linear_rows(*head, choices, *where, values_as_read, *tail, np.float32 if flat.dtype.str[1:] in _NARROW else np.float64)
     if target is not out:
         out[...] = target
     return out
 
 
-def resample_nearest(
-    region: Array,
-    box: Box,
-    shape: Int3,
-    matrix: Affine,
-    location: PatchLocation,
-    fill: float,
-    out: Array,
-    intensities: IntensityMap | None = None,
-) -> Array:
-    """Fill `out` with the voxels nearest to the source points of `location`; `fill` outside the volume.
-
-    The nearest voxel to x is floor(x + 0.5) along each axis: ties go to the higher index. Arguments and errors are those of
-    `resample_linear`, but without a map of intensities (labels) voxels are only converted to the dtype of `out`, whichever it is.
-    """
-    if intensities is not None:
-        if out.dtype != np.float32:
-            raise ArgumentError(f"values as read are float32, not {out.dtype}")
-        region = apply_map(region, intensities)
-    _check(region, box, shape, matrix, location, out, nearest=True)
-    flat, steps = _flat_source(region)
-    target = out if out.flags.c_contiguous else np.empty(out.shape, out.dtype)
-    nearest_rows(flat, steps, box.start, shape, matrix, location.start, location.size, target.dtype.type(fill), target.reshape(-1))
-    if target is not out:
-        out[...] = target
-    return out
-
-
-def plain_resample(
-    region: torch.Tensor, box: Box, shape: Int3, matrix: Affine, location: PatchLocation, fill: float, *, nearest: bool
-) -> torch.Tensor:
-    """What `resample_linear` (of values as read) and `resample_nearest` compute, on any device.
-
-    Args:
-        region: (C, i, j, k) voxels of `box`: values as read, or labels.
-        box, shape, matrix, location, fill: as in `resample_linear`.
-        nearest: take the nearest voxel, not the blend of eight.
-
-    Returns:
-        (C, i, j, k) of the location's size: float32, or the region's dtype with `nearest`.
-    """
-    device, (a0, a1, a2) = region.device, location.start
-    axes = [torch.arange(a, b, dtype=torch.float64, device=device) for a, b in zip((a0, a1, a2), location.stop, strict=True)]
-    i, j, k = axes[0][:, None, None], axes[1][None, :, None], axes[2][None, None, :]
-    points = [((m0 * i + m1 * j) + m3) + m2 * k for m0, m1, m2, m3 in matrix[:3].tolist()]
-    if nearest:
-        return _corner(region, box, shape, [torch.floor(point + 0.5).long() for point in points], fill)
-    floors = [torch.floor(point) for point in points]
-    tx, ty, tz = (point - floor for point, floor in zip(points, floors, strict=True))
-    x, y, z = (floor.long() for floor in floors)
-    source = region.double()
-    planes = []
-    for dx in (0, 1):
-        rows = []
-        for dy in (0, 1):
-            low, high = (_corner(source, box, shape, [x + dx, y + dy, z + dz], fill) for dz in (0, 1))
-            rows.append(low + tz * (high - low))
-        planes.append(rows[0] + ty * (rows[1] - rows[0]))
-    blended: torch.Tensor = planes[0] + tx * (planes[1] - planes[0])
-    return blended.float()
-
-
-def _corner(region: torch.Tensor, box: Box, shape: Int3, voxels: list[torch.Tensor], fill: float) -> torch.Tensor:
-    inside = torch.ones((), dtype=torch.bool, device=region.device)
-    offset = torch.zeros((), dtype=torch.int64, device=region.device)
-    for voxel, start, stop, n in zip(voxels, box.start, box.stop, shape, strict=True):
-        inside = inside & (voxel >= 0) & (voxel < n)
-        offset = offset * (stop - start) + voxel.clamp(start, stop - 1) - start
-    values = region.reshape(region.shape[0], -1)[:, offset]
-    filled: torch.Tensor = torch.where(inside, values, torch.full((), fill, dtype=region.dtype, device=region.device))
-    return filled
-
-
-def _check(region: Array, box: Box, shape: Int3, matrix: Affine, location: PatchLocation, out: Array, *, nearest: bool) -> None:
-    """The kernels have no bounds checks: what they may touch is checked here, once per patch."""
-    touched = touched_box(matrix, location, shape, nearest=nearest)
+def _check(region: Array, box: Box, shape: Int3, location: PatchLocation, out: Array) -> None:
     size = tuple(stop - start for start, stop in zip(box.start, box.stop, strict=True))
     if region.ndim != 4 or region.shape[1:] != size:
         raise ArgumentError(
             f"the region of the box {box.start} to {box.stop} must be (C, {size[0]}, {size[1]}, {size[2]}), not {region.shape}"
         )
-    if touched and any(a < b for a, b in zip(touched.start + box.stop, box.start + touched.stop, strict=True)):
-        raise ArgumentError(f"the map touches voxels {touched.start} to {touched.stop}, of which {box.start} to {box.stop} were given")
+    if not all(0 <= start < stop <= n for start, stop, n in zip(box.start, box.stop, shape, strict=True)):
+        raise ArgumentError(f"the box {box.start} to {box.stop} holds no voxel of a volume of {shape}, or reaches beyond it")
+    if max(map(abs, location.start + location.stop)) >= 2**31:
+        raise ArgumentError(f"a patch must lie within 2^31 voxels of the volume's first, not at {location.start}")
     if out.shape != (region.shape[0], *location.size):
         raise ArgumentError(f"out must be of shape {(region.shape[0], *location.size)}, not {out.shape}")
+
+
+def _check_use(region: Array, intensities: IntensityMap | None, outside: Outside, interpolation: Interpolation, out: Array) -> None:
+    if outside not in _OUTSIDE:
+        raise ArgumentError(f'outside must be "constant", "border" or "reflect", not {outside!r}')
+    if interpolation not in ("linear", "nearest", "cubic"):
+        raise ArgumentError(f'interpolation must be "linear", "nearest" or "cubic", not {interpolation!r}')
+    if intensities is not None and out.dtype != np.float32:
+        raise ArgumentError(f"values as read are float32, not {out.dtype}")
+    if intensities is None and interpolation == "cubic":
+        raise ArgumentError('labels are interpolated "nearest" or "linear", not "cubic"')
+    if intensities is None and interpolation == "linear" and region.dtype.kind not in "biu":
+        raise ArgumentError(f"labels must be integers, not {region.dtype}")
 
 
 def _flat_source(region: Array) -> tuple[Array, tuple[int, ...]]:

@@ -2,10 +2,10 @@
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from patchflow.kernels.jit import kernel
 from patchflow.types import Array
 
 
@@ -38,7 +38,7 @@ def plain_label_runs(labels: Array) -> Runs:
     return Runs(flat[starts], starts, np.diff(starts, append=flat.size))
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _count_runs(flat, channel):  # type: ignore[no-untyped-def]
     total = 0
     for begin in range(0, flat.size, channel):
@@ -50,7 +50,7 @@ def _count_runs(flat, channel):  # type: ignore[no-untyped-def]
     return total
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _find_runs(flat, channel, starts):  # type: ignore[no-untyped-def]
     found = 0
     for begin in range(0, flat.size, channel):

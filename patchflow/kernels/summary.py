@@ -2,10 +2,10 @@
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from patchflow.kernels.jit import kernel
 from patchflow.types import Array
 
 
@@ -60,7 +60,7 @@ def plain_row_sums(values: Array) -> npt.NDArray[np.float64]:
     return sums
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _moments(flat):  # type: ignore[no-untyped-def]
     low, high, total = np.inf, -np.inf, 0.0
     for position in range(flat.size):
@@ -75,7 +75,7 @@ def _moments(flat):  # type: ignore[no-untyped-def]
     return flat.size, low, high, mean, squares
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _row_sums(rows, sums):  # type: ignore[no-untyped-def]
     for row in range(rows.shape[0]):
         total = 0.0

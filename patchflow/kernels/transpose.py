@@ -5,8 +5,8 @@ cache takes 0.15 s.
 """
 
 import numpy as np
-from numba import njit
 
+from patchflow.kernels.jit import kernel
 from patchflow.types import Array, Int3
 
 TILE_SLICES = 64
@@ -35,7 +35,7 @@ def plain_slab_to_volume(slab: Array, volume: Array, first: int) -> None:
     volume[:, :, first : first + slab.shape[0]] = slab.transpose(2, 1, 0)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _move(slab: Array, volume: Array, shape: Int3, first: int, count: int, block: int) -> None:
     ni, nj, nk = shape
     tile = np.empty((block, TILE_SLICES), slab.dtype)

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from patchflow.kernels.noise import _philox, _plain_philox, add_normal
+from patchflow.kernels.noise import _philox, _plain_philox, add_normal, make_rician, plain_normal, plain_rician
 
 KEY = 0x0123456789ABCDEF
 
@@ -79,3 +79,38 @@ def test_mean_std_and_what_was_there_add_up():
     patch = np.full((1, 4, 4, 4), 100.0, np.float32)
     add_normal(patch, (1, 2, 3), 9, 2.0, 0.5)
     np.testing.assert_allclose(patch, 102 + 0.5 * noise((4, 4, 4), (1, 2, 3), 9), atol=1e-5)
+
+
+boxes = st.tuples(*[st.integers(-1000, 1000)] * 3), st.tuples(*[st.integers(1, 11)] * 3)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**64 - 1), *boxes, st.integers(1, 3), st.floats(-3, 3), st.floats(0, 2))
+def test_rician_noise_agrees_with_its_twin(key, start, size, channels, low, std):
+    values = np.random.default_rng(sum(size)).normal(size=(channels, *size)).astype(np.float32)
+    fast = values.copy()
+    make_rician(fast, start, key, low, std)
+    plain = plain_rician(torch.from_numpy(values), start, key, low, std)
+    np.testing.assert_allclose(fast, plain.numpy(), rtol=0, atol=2e-5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**64 - 1), *boxes, st.integers(1, 3))
+def test_normal_noise_agrees_with_its_twin(key, start, size, channels):
+    fast = np.zeros((channels, *size), np.float32)
+    add_normal(fast, start, key, 0.0, 1.0)
+    np.testing.assert_allclose(fast, plain_normal((channels, *size), start, key).numpy(), rtol=0, atol=2e-6)
+
+
+def test_the_parts_of_rician_noise_are_independent_and_the_real_one_is_the_gaussian():
+    """Far above 0 only the real part shows; at 0 both do, and the square of the other one is what is left."""
+    real, far = noise((48, 48, 48)).astype(np.float64), np.full((1, 48, 48, 48), 1000, np.float32)
+    make_rician(far, (0, 0, 0), KEY, 0.0, 1.0)
+    np.testing.assert_allclose(far - 1000, real, atol=0.02)
+    near = np.zeros((1, 48, 48, 48), np.float32)
+    make_rician(near, (0, 0, 0), KEY, 0.0, 1.0)
+    other = near.astype(np.float64) ** 2 - real**2
+    assert other.min() > -1e-4
+    assert abs(other.mean() - 1) < 4 * np.sqrt(2 / 48**3)
+    assert abs(np.corrcoef(other.ravel(), real.ravel())[0, 1]) < 4 / np.sqrt(48**3)
+    assert abs(np.corrcoef(other.ravel(), real.ravel() ** 2)[0, 1]) < 4 / np.sqrt(48**3)

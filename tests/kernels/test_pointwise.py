@@ -3,11 +3,12 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patchflow.errors import ArgumentError
-from patchflow.kernels.pointwise import IntensityMap, apply_map, flat_view, plain_apply_map
+from patchflow.kernels.pointwise import IntensityMap, apply_map, copy_voxels, flat_view, plain_apply_map, plain_tensor_map
 
 DTYPES = ["bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "int64", "uint64", "float16", "float32", "float64", ">i2", ">f4"]
 finite = st.floats(-1e3, 1e3, allow_subnormal=False)
@@ -36,6 +37,32 @@ def test_kernel_agrees_with_plain_twin_bit_for_bit(seed, dtype, intensities, ste
     assert out.tobytes() == plain_apply_map(stored, intensities).tobytes()
     assert (out.base[..., :2] == 7).all()
     assert (out.base[..., -3:] == 7).all()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**32), st.sampled_from(DTYPES), st.tuples(*[st.sampled_from([1, -1, 2])] * 4), st.tuples(*[st.booleans()] * 4))
+def test_copied_voxels_are_the_same_however_they_lie(seed, dtype, steps, flips):
+    stored = volume(seed, dtype)[tuple(slice(None, None, s) for s in steps)]
+    out = np.full((*stored.shape[:3], stored.shape[3] + 5), 1, stored.dtype)[..., 2:-3]
+    view = out[tuple(slice(None, None, -1 if flip else 1) for flip in flips)]
+    copy_voxels(stored, view)
+    np.testing.assert_array_equal(view, stored)
+    assert (out.base[..., :2] == 1).all()
+    assert (out.base[..., -3:] == 1).all()
+
+
+def test_labels_are_widened_as_they_are_turned():
+    stored = np.arange(24, dtype=np.uint8).reshape(1, 2, 3, 4)
+    out = np.empty((1, 2, 3, 4), np.int16)
+    copy_voxels(stored, out[..., ::-1])
+    np.testing.assert_array_equal(out[..., ::-1], stored)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32), st.sampled_from(["uint8", "int16", "int32", "float32", "float64"]), maps())
+def test_tensors_are_mapped_bit_for_bit_the_same(seed, dtype, intensities):
+    stored = volume(seed, dtype)
+    assert plain_tensor_map(torch.from_numpy(stored), intensities).numpy().tobytes() == apply_map(stored, intensities).tobytes()
 
 
 def test_values_by_hand():
