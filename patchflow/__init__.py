@@ -33,6 +33,8 @@ from patchflow.errors import (
 
 if TYPE_CHECKING:  # what type checkers and editors see; `_HOMES` says the same to the interpreter, and a test holds the two together
     from patchflow import augment, preprocess
+    from patchflow.adapters.monai import from_monai
+    from patchflow.adapters.torchio import from_torchio
     from patchflow.augment.recipe import Recipe
     from patchflow.cache.build import build_cache
     from patchflow.cache.read import Cache, open_cache
@@ -83,6 +85,8 @@ __all__ = [
     "augment",
     "build_cache",
     "find_subjects",
+    "from_monai",
+    "from_torchio",
     "open_cache",
     "predict",
     "preprocess",
@@ -106,6 +110,8 @@ _HOMES = {
     "WeightedSampler": "patchflow.sampling.weighted",
     "build_cache": "patchflow.cache.build",
     "find_subjects": "patchflow.subjects",
+    "from_monai": "patchflow.adapters.monai",
+    "from_torchio": "patchflow.adapters.torchio",
     "open_cache": "patchflow.cache.read",
     "predict": "patchflow.inference.predict",
 }

@@ -117,7 +117,7 @@ class ShiftsByThePatch(SpatialTransform):
     def draw(self, rng, context):
         return {}
 
-    def matrix(self, parameters, context):
+    def map(self, parameters, context):
         matrix = np.eye(4)
         matrix[0, 3] = context.location.start[0] / 7 + 0.3
         return matrix

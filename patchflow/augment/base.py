@@ -1,4 +1,4 @@
-"""What a transform is: `draw` returns small plain parameters, `apply` (or `matrix`) does exactly what they say.
+"""What a transform is: `draw` returns small plain parameters, `apply` (or `map`) does exactly what they say.
 
 A transform of your own is a class with two methods; give it to a `Recipe` beside the others:
 
@@ -13,7 +13,7 @@ A transform of your own is a class with two methods; give it to a `Recipe` besid
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -21,12 +21,15 @@ import torch
 from patchflow.augment.ranges import probability
 from patchflow.errors import ArgumentError, TransformError, UnknownNameError
 from patchflow.geometry.location import PatchLocation
+from patchflow.geometry.maps import SpatialMap
 from patchflow.kernels.pointwise import IntensityMap
 from patchflow.types import Affine, Array, Int3
 
 Parameters = dict[str, Any]
 """What was drawn: plain JSON values (numbers, strings, booleans, None, lists, dicts)."""
-Interpolation = Literal["linear", "nearest"]
+
+STILL: Int3 = (0, 0, 0)
+"""The reach of a transform that looks at no neighbours."""
 
 
 class ImageInfo(Protocol):
@@ -54,6 +57,8 @@ class Source(Protocol):
     @property
     def spacing(self) -> Any: ...
     @property
+    def affine(self) -> Affine: ...
+    @property
     def images(self) -> Mapping[str, Any]: ...
     def read(self, name: str, location: PatchLocation, *, out: Array | None = None, fill: float = 0) -> Array: ...
     def region(self, name: str, start: Int3, stop: Int3) -> Array: ...
@@ -65,12 +70,16 @@ class Context:
 
     Attributes:
         name: the subject's name.
-        location: the patch: the one drawn for in `draw`, the one computed in `apply`.
+        location: the voxels at hand: the patch in `draw`, what the tensor covers in `apply` (the patch, and around it what later
+            transforms reach for).
         shape: voxels of the whole volume (I, J, K).
         spacing: millimetres between voxels along I, J, K.
         images: name of each image of the subject to its record: kind "scalar" or "label", channels, statistics of the whole volume.
         anchor: the centre, in voxel coordinates, of the location for which the parameters were drawn; spatial transforms leave it in place.
+        affine: 4x4 float64, voxel index of the volume to RAS+ millimetres.
+        patch: the patch to be made, in `apply`: lies in `location`.
         image: the image at hand, for intensity transforms.
+        windows: in `apply`, what the transform's `windows` asked for: a tensor (C, i, j, k) each.
     """
 
     name: str
@@ -79,7 +88,10 @@ class Context:
     spacing: tuple[float, float, float]
     images: Mapping[str, Any]
     anchor: tuple[float, float, float]
+    affine: Affine | None = None
+    patch: PatchLocation | None = None
     image: str | None = None
+    windows: tuple[torch.Tensor, ...] = ()
 
     def of(self, image: str) -> "Context":
         """The same for one image."""
@@ -91,6 +103,17 @@ class Context:
         if self.image is None:
             raise TransformError(f"no image is at hand in this context of subject {self.name}: spatial transforms see all of `images`")
         return self.images[self.image]
+
+    @property
+    def statistics(self) -> Any:
+        """Of the image at hand over the whole volume, as read: minimum, maximum, mean, std."""
+        return self.info.statistics
+
+    def core(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The part of a tensor over `location` that is the patch itself: a view."""
+        if self.patch is None or self.patch == self.location:
+            return tensor
+        return tensor[(slice(None), *self.patch.within(self.location))]
 
 
 class Transform(ABC):
@@ -108,7 +131,7 @@ class Transform(ABC):
         ArgumentError: for a `p` outside 0 to 1 or `keys` that are not names.
     """
 
-    exact: ClassVar[bool] = True
+    exact: bool = True
     trusted: ClassVar[bool] = False
 
     def __init__(self, *, p: float = 1.0, keys: Sequence[str] | None = None) -> None:
@@ -152,29 +175,50 @@ class Transform(ABC):
 class SpatialTransform(Transform):
     """A random change of where voxels come from: it gives a map, and never touches voxels.
 
-    The maps of a recipe are composed in the order of its list and each image is resampled once, through the composed map.
-
-    Attributes:
-        interpolation: how images of each kind are to be resampled; None where any way will do.
+    The maps of a recipe are composed in the order of its list and each image is read once, through the composed map.
     """
 
-    interpolation: Mapping[str, Interpolation] | None = None
-
     @abstractmethod
-    def matrix(self, parameters: Parameters, context: Context) -> Affine:
-        """4x4 float64: output voxel to source voxel, in voxel coordinates of the volume, about `context.anchor`."""
+    def map(self, parameters: Parameters, context: Context) -> SpatialMap | Affine:
+        """Output voxel to source voxel, in voxel coordinates of the volume: a map, or the 4x4 float64 matrix of an affine one."""
 
 
 class IntensityTransform(Transform):
-    """A random change of values. Parameters are drawn for every `ScalarImage` (or those in `keys`) by itself."""
+    """A random change of values. Parameters are drawn for every `ScalarImage` (or those in `keys`) by itself.
+
+    Args:
+        p, keys: see `Transform`.
+        per_channel: draw parameters for each channel by itself; otherwise the channels of an image share them.
+        p_per_channel: probability, 0 to 1, with which each channel of a patch that is changed is changed.
+    """
+
+    def __init__(self, *, p: float = 1.0, keys: Sequence[str] | None = None, per_channel: bool = False, p_per_channel: float = 1.0) -> None:
+        super().__init__(p=p, keys=keys)
+        self.per_channel = bool(per_channel)
+        self.p_per_channel = probability(p_per_channel, "p_per_channel")
+
+    def reach(self, parameters: Parameters, context: Context) -> Int3:
+        """How many voxels around a patch `apply` looks at along each axis.
+
+        `apply` is given a patch that is larger by so much on each side, and the middle of what it returns is kept.
+        """
+        return STILL
+
+    def windows(self, parameters: Parameters, context: Context) -> Sequence[PatchLocation]:
+        """Other places of the image, as it is before this transform, that `apply` needs: it finds them in `context.windows`.
+
+        `context.location` is what `apply` will be given.
+        """
+        return ()
 
     @abstractmethod
     def apply(self, patch: torch.Tensor, parameters: Parameters, context: Context) -> torch.Tensor:
         """Change a patch as the parameters say.
 
         Args:
-            patch: float32 (C, i, j, k), values as read, on any device; it may be changed in place.
-            parameters: what `draw` returned for this image.
+            patch: float32 (C, i, j, k), values as read, on any device, of `context.location`; it may be changed in place. C is 1 where
+                parameters were drawn per channel.
+            parameters: what `draw` returned for this image or channel.
             context: with `image` set to the image at hand.
 
         Returns:
@@ -189,3 +233,19 @@ class IntensityTransform(Transform):
         for key in self.keys or ():
             if images[key].kind != "scalar":
                 raise TransformError(f"{self.name} changes intensities, but its key {key!r} is a label map: leave it out of `keys`")
+
+    def draw_image(self, rng: np.random.Generator, context: Context) -> "Parameters | list[Parameters | None] | None":
+        """Parameters of one image: shared by its channels, or a list with those of each (None where a channel is left as it is)."""
+        if not self.per_channel and self.p_per_channel == 1:
+            return self.draw(rng, context)
+        shared = None if self.per_channel else self.draw(rng, context)
+        drawn: list[Parameters | None] = []
+        for _ in range(context.info.channels):
+            chosen = rng.random() < self.p_per_channel
+            drawn.append((self.draw(rng, context) if self.per_channel else shared) if chosen else None)
+        return drawn
+
+
+def suits_kernels(patch: torch.Tensor) -> bool:
+    """Whether the CPU's kernels can work on a patch in place; otherwise the same formula runs on tensors."""
+    return patch.device.type == "cpu" and patch.dtype == torch.float32 and patch.is_contiguous()

@@ -1,8 +1,9 @@
 """Callables of the user's own in a recipe, made deterministic per patch, and checks of what user code returns."""
 
 import inspect
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,18 +16,37 @@ from patchflow.errors import TransformError
 class Foreign:
     """A callable f(sample) or f(sample, rng) as the last steps of a recipe.
 
+    It runs with one PyTorch thread, in whichever thread or process: sums over a patch differ in the last bit between one thread and two.
+
     Args:
-        function: takes the generator where it has a parameter named `rng`, or a second one without a default.
+        function: takes the generator where it has a parameter named `rng`, or a second one without a default; and the `Context` of the
+            patch (kinds of the images, affine, spacing) where it has one named `context`. It may have `check(images)`, which raises what
+            would go wrong with subjects of these images; `to_dict()`, plain JSON values that tell it from others; and `global_random`, True
+            where it draws from global generators although it takes one.
 
     Attributes:
         name: the function's or class's name.
-        takes_rng: whether it takes a generator; otherwise global generators are seeded around it.
+        takes_rng: whether the generator is all it draws from; otherwise global generators are seeded around it.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
         self.name: str = getattr(function, "__name__", type(function).__name__)
-        self._by_name, self.takes_rng = _generator_parameter(function)
+        self._takes = _taken(function)
+        self.takes_rng = self._takes.rng is not None and not getattr(function, "global_random", False)
+
+    def check(self, images: Mapping[str, Any]) -> None:
+        """Raise what would go wrong with subjects of these images (name to record), as far as the callable can tell."""
+        check = getattr(self.function, "check", None)
+        if callable(check):
+            check(images)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values that tell callables apart: where it was defined, and its own `to_dict()` if it has one."""
+        kind = self.function if hasattr(self.function, "__qualname__") else type(self.function)
+        described = {"function": f"{kind.__module__}.{kind.__qualname__}"}
+        own = getattr(self.function, "to_dict", None)
+        return {**described, "settings": own()} if callable(own) else described
 
     def draw(self, rng: np.random.Generator) -> Parameters:
         """The seed of the patch's own generator."""
@@ -40,7 +60,8 @@ class Foreign:
         """
         given: dict[str, Any] = {**sample, "subject": context.name, "location": torch.from_numpy(context.location.as_array())}
         try:
-            result = self._call(given, parameters["seed"])
+            with one_thread():
+                result = self._call(given, parameters["seed"], context)
         except Exception as error:
             error.add_note(f"raised in {where(self.name, context)}")
             raise
@@ -53,15 +74,32 @@ class Foreign:
         for name, patch in sample.items():
             put_back(patch, result[name], f"{where(self.name, context)}, image {name!r}")
 
-    def _call(self, given: dict[str, Any], seed: int) -> Any:
-        if not self.takes_rng:
-            with seeding.foreign_generators(seed):
-                return self.function(given)
-        rng = seeding.generator(seed)
-        return self.function(given, rng=rng) if self._by_name else self.function(given, rng)
+    def _call(self, given: dict[str, Any], seed: int, context: Context) -> Any:
+        named: dict[str, Any] = {"context": context} if self._takes.context else {}
+        by_place: list[Any] = []
+        if self._takes.rng == "":
+            by_place.append(seeding.generator(seed))
+        elif self._takes.rng is not None:
+            named[self._takes.rng] = seeding.generator(seed)
+        with nullcontext() if self.takes_rng else seeding.foreign_generators(seed):
+            return self.function(given, *by_place, **named)
 
     def __repr__(self) -> str:
         return self.name
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let PyTorch compute with one thread in this thread; others keep theirs, but for threads that are started meanwhile."""
+    before = torch.get_num_threads()
+    if before == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def where(transform: str, context: Context) -> str:
@@ -87,17 +125,37 @@ def put_back(patch: torch.Tensor, result: Any, what: str) -> None:
         bad = int((~torch.isfinite(result)).sum())
         if bad:
             raise TransformError(f"{what}: returned {bad} values that are NaN or infinite")
-    if result is not patch:
-        patch.copy_(result)
+    if result is patch:
+        return
+    if result.untyped_storage().data_ptr() == patch.untyped_storage().data_ptr():
+        result = result.clone()  # a view of the patch itself, such as its transpose
+    patch.copy_(result)
 
 
-def _generator_parameter(function: Callable[..., Any]) -> tuple[bool, bool]:
-    """Whether the callable takes a generator by the name `rng`, and whether it takes one at all."""
+class _Taken(NamedTuple):
+    """What a callable takes besides the sample.
+
+    Attributes:
+        rng: the name of the parameter for the generator, "" where it has to be given by its place, None where there is none.
+        context: whether it takes the context.
+    """
+
+    rng: str | None
+    context: bool
+
+
+def _taken(function: Callable[..., Any]) -> _Taken:
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):  # some callables written in C have no signature
-        return False, False
-    if any(p.name == "rng" and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) for p in parameters):
-        return True, True
+        return _Taken(None, False)
+    named = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty]
-    return False, len(positional) >= 2
+    second = next((p for p in positional[1:] if p.name != "context"), None)
+    if "rng" in named:
+        rng: str | None = "rng"
+    elif second is None:
+        rng = None
+    else:
+        rng = second.name if second.kind is second.POSITIONAL_OR_KEYWORD else ""
+    return _Taken(rng, "context" in named)

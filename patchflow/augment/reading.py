@@ -2,15 +2,17 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from patchflow.augment.base import Context, Interpolation, Parameters, Source, SpatialTransform
+from patchflow.augment.base import Context, Parameters, Source, SpatialTransform
 from patchflow.augment.foreign import where
-from patchflow.augment.maps import SpatialMap
 from patchflow.errors import TransformError
-from patchflow.kernels.resample import resample_linear, resample_nearest, touched_box
+from patchflow.geometry.location import Outside, PatchLocation, voxels_inside
+from patchflow.geometry.maps import SpatialMap
+from patchflow.kernels.resample import Interpolation, resample, touched_box
 from patchflow.types import Array
 
 Stages = dict[str, int]
@@ -32,6 +34,21 @@ class Clock:
             now = time.perf_counter_ns()
             self._stages[stage] = self._stages.get(stage, 0) + now - self._last
             self._last = now
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a recipe reads an image.
+
+    Attributes:
+        fill: the value outside the volume, as read.
+        outside: what lies outside the volume: "constant" (the fill), "border" or "reflect".
+        interpolation: "linear", "nearest" or "cubic"; for a label map "nearest" or "linear".
+    """
+
+    fill: float
+    outside: Outside
+    interpolation: Interpolation
 
 
 def composed_map(drawn: Sequence[tuple[Any, Any]], context: Context, maps: Maps) -> SpatialMap | None:
@@ -60,44 +77,55 @@ def composed_map(drawn: Sequence[tuple[Any, Any]], context: Context, maps: Maps)
 
 
 def _map_of(step: SpatialTransform, values: Parameters, context: Context) -> SpatialMap:
-    matrix = np.asarray(step.matrix(values, context), np.float64)
+    given = step.map(values, context)
+    if isinstance(given, SpatialMap):
+        return given
+    matrix = np.asarray(given, np.float64)
     if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or matrix[3].tolist() != [0, 0, 0, 1]:
         raise TransformError(f"{where(step.name, context)} gave a map that is not a finite 4x4 affine matrix: {matrix.tolist()}")
-    return SpatialMap(matrix)
+    return SpatialMap.affine(matrix)
 
 
 def read_through(
-    source: SpatialMap | None, entry: Source, target: Array, context: Context, fill: float, interpolation: Interpolation, clock: Clock
+    source: SpatialMap | None, entry: Source, target: Array, context: Context, location: PatchLocation, how: Reading, clock: Clock
 ) -> None:
-    """Fill `target` with the image of the context, read through the map `source` (None: as it lies).
+    """Fill `target` with the image of the context at `location`, read through the map `source` (None: as it lies).
 
     Args:
         source: output voxel to source voxel.
         entry: the subject.
         target: (C, i, j, k) of the location's size: float32 for a scalar image, the labels' dtype for a label map; any strides.
         context: of the image at hand.
-        fill: the value outside the volume.
-        interpolation: where the map does more than copy voxels.
+        location: the voxels to fill.
+        how: where the map does more than copy voxels, and outside the volume.
         clock: told of the stages "read" and "spatial".
     """
-    name, info, location = str(context.image), context.info, context.location
+    name, info = str(context.image), context.info
     copy = source.as_copy(location) if source is not None else None
     if source is None or copy is not None:
         view = target if copy is None else target[(slice(None), *(slice(None, None, -1 if back else 1) for back in copy.mirrored))]
-        entry.read(name, location if copy is None else copy.location, out=view, fill=fill)
+        _copy(entry, name, location if copy is None else copy.location, view, how)
         clock.lap("read")
         return
-    nearest = interpolation == "nearest"
-    box = touched_box(source.matrix, location, context.shape, nearest=nearest)
+    box = touched_box(source, location, context.shape, how.interpolation, how.outside)
     if box is None:
-        target[...] = fill
+        target[...] = how.fill
         clock.lap("spatial")
         return
     region = entry.region(name, box.start, box.stop)
     clock.lap("read")
-    if nearest:
-        intensities = info.map if info.kind == "scalar" else None
-        resample_nearest(region, box, context.shape, source.matrix, location, fill, target, intensities)
-    else:
-        resample_linear(region, box, context.shape, source.matrix, location, info.map, fill, target)
+    intensities = info.map if info.kind == "scalar" else None
+    resample(region, box, context.shape, source, location, intensities, how.fill, how.outside, how.interpolation, target)
     clock.lap("spatial")
+
+
+def _copy(entry: Source, name: str, location: PatchLocation, target: Array, how: Reading) -> None:
+    if how.outside == "constant" or location.is_inside(entry.shape):
+        entry.read(name, location, out=target, fill=how.fill)
+        return
+    axes = zip(location.start, location.size, entry.shape, strict=True)
+    i, j, k = (voxels_inside(start, size, n, how.outside) for start, size, n in axes)
+    start = int(i.min()), int(j.min()), int(k.min())
+    size = int(i.max()) + 1 - start[0], int(j.max()) + 1 - start[1], int(k.max()) + 1 - start[2]
+    inside = entry.read(name, PatchLocation(start, size))
+    target[...] = inside[:, (i - start[0])[:, None, None], (j - start[1])[None, :, None], (k - start[2])[None, None, :]]

@@ -1,4 +1,4 @@
-"""Random flips and affine maps."""
+"""Random flips, affine maps, elastic deformations and coarse sampling: maps of where voxels come from."""
 
 import math
 from collections.abc import Sequence
@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from patchflow.augment.base import Context, Interpolation, Parameters, SpatialTransform
-from patchflow.augment.maps import about
-from patchflow.augment.ranges import RangesLike, axis_ranges, uniform
+from patchflow.augment.base import Context, ImageInfo, Parameters, SpatialTransform
+from patchflow.augment.ranges import Limits, RangeLike, RangesLike, axis_ranges, one_range
 from patchflow.errors import ArgumentError
+from patchflow.geometry.maps import CoarseStage, ElasticStage, SpatialMap, about
 from patchflow.types import Affine
+
+FOLDING = 2.479472335
+"""No uniform cubic B-spline folds whose control points move by less than their spacing over this along each axis (Choi and Lee, 2000)."""
 
 
 class RandomFlip(SpatialTransform):
@@ -28,10 +31,7 @@ class RandomFlip(SpatialTransform):
 
     def __init__(self, axes: int | Sequence[int] = (0, 1, 2), p: float = 0.5, *, keys: Sequence[str] | None = None) -> None:
         super().__init__(p=p, keys=keys)
-        given: tuple[Any, ...] = tuple(axes) if isinstance(axes, (Sequence, np.ndarray)) else (axes,)
-        if not given or any(isinstance(axis, bool) or axis not in (0, 1, 2) for axis in given) or len(set(given)) < len(given):
-            raise ArgumentError(f"axes must be voxel axes from 0, 1 and 2, each once, not {axes!r}")
-        self.axes = tuple(int(axis) for axis in given)
+        self.axes = voxel_axes(axes)
 
     def happens(self, rng: np.random.Generator) -> bool:
         """Always: `p` is the probability of each axis, drawn in `draw`."""
@@ -41,29 +41,29 @@ class RandomFlip(SpatialTransform):
         axes = [axis for axis in self.axes if rng.random() < self.p]
         return {"axes": axes} if axes else None
 
-    def matrix(self, parameters: Parameters, context: Context) -> Affine:
+    def map(self, parameters: Parameters, context: Context) -> Affine:
         return about(context.anchor, np.diag([-1.0 if axis in parameters["axes"] else 1.0 for axis in range(3)]))
 
 
 class RandomAffine(SpatialTransform):
-    """Rotate, scale and shift about the patch's centre, in millimetres along the voxel axes, as TorchIO 1 does for images in RAS+.
+    """Rotate, shear, scale and shift about the patch's centre, in millimetres along the voxel axes, as TorchIO 1 does for images in RAS+.
 
-    A point of the anatomy at p millimetres from the centre, along I, J and K, goes to S (R p + t): it is rotated, shifted, then scaled.
-    So a scale of 1.1 makes the anatomy 1.1 times larger. R = Rz Rx Ry, the order of ITK's `Euler3DTransform`: rotation about J, then I,
-    then K, each right-handed (a positive angle about K turns the axis I towards J).
+    A point of the anatomy at p millimetres from the centre, along I, J and K, goes to S (R H p + t): it is sheared, rotated, shifted, then
+    scaled. So a scale of 1.1 makes the anatomy 1.1 times larger. R = Rz Rx Ry, the order of ITK's `Euler3DTransform`: rotation about J,
+    then I, then K, each right-handed (a positive angle about K turns the axis I towards J). H adds tan(shear) times the second coordinate
+    of a plane to its first. Spacing is respected: a rotation of an anisotropic volume is a rotation of the anatomy.
 
     Args:
-        scales: x for (1 - x, 1 + x), a pair (low, high), three numbers (one x per axis), or six (a pair per axis).
-        degrees: d for (-d, d), a pair, three numbers, or six; about the axes I, J, K.
-        translation: millimetres: t for (-t, t), a pair, three numbers, or six; along I, J, K.
-        isotropic: draw one scale for all axes; `scales` is then a number or a pair.
-        image_interpolation: of `ScalarImage`s: "linear" or "nearest".
-        label_interpolation: of `LabelMap`s: "nearest".
+        scales: x for (1 - x, 1 + x), a pair (low, high), three numbers (one x per axis), six (a pair per axis), or distributions.
+        degrees: d for (-d, d), a pair, three numbers, six, or distributions; about the axes I, J, K.
+        translation: millimetres: t for (-t, t), a pair, three numbers, six, or distributions; along I, J, K.
+        shear: degrees, within -80 and 80: as `degrees`; of the planes IJ, IK and JK.
+        isotropic: draw one number for the scales of all axes: the same scale where their ranges are the same.
         p: probability.
         keys: names of the images to change; None for all. Leaving an image out leaves it unaligned with the others.
 
     Raises:
-        ArgumentError: for a range the wrong way round, a scale that is not above 0, an unknown interpolation, or a `p` outside 0 to 1.
+        ArgumentError: for a range the wrong way round, a scale that is not above 0, or a `p` outside 0 to 1.
     """
 
     def __init__(
@@ -71,40 +71,149 @@ class RandomAffine(SpatialTransform):
         scales: RangesLike = 0.1,
         degrees: RangesLike = 10,
         translation: RangesLike = 0,
+        shear: RangesLike = 0,
         isotropic: bool = False,
         *,
-        image_interpolation: Interpolation = "linear",
-        label_interpolation: Interpolation = "nearest",
         p: float = 1.0,
         keys: Sequence[str] | None = None,
     ) -> None:
         super().__init__(p=p, keys=keys)
-        self.scales = axis_ranges(scales, "scales", around=1.0, above=0.0)
+        self.scales = axis_ranges(scales, "scales", Limits(around=1.0, above=0.0))
         self.degrees = axis_ranges(degrees, "degrees")
         self.translation = axis_ranges(translation, "translation")
+        self.shear = axis_ranges(shear, "shear", Limits(least=-80, most=80))
         self.isotropic = bool(isotropic)
-        if isotropic and not self.scales[0] == self.scales[1] == self.scales[2]:
-            raise ArgumentError(f"with isotropic=True one scale is drawn for all axes: give scales as a number or a pair, not {scales!r}")
-        if image_interpolation not in ("linear", "nearest"):
-            raise ArgumentError(f'image_interpolation must be "linear" or "nearest", not {image_interpolation!r}')
-        if label_interpolation != "nearest":
-            raise ArgumentError(f'label_interpolation must be "nearest", not {label_interpolation!r}')
-        self.interpolation = {"scalar": image_interpolation, "label": label_interpolation}
 
     def draw(self, rng: np.random.Generator, context: Context) -> Parameters:
-        scales = [uniform(rng, ends) for ends in self.scales[: 1 if self.isotropic else 3]]
+        shares = [float(rng.random())] * 3 if self.isotropic else [float(rng.random()) for _ in range(3)]
         return {
-            "scales": scales * (3 if self.isotropic else 1),
-            "degrees": [uniform(rng, ends) for ends in self.degrees],
-            "translation": [uniform(rng, ends) for ends in self.translation],
+            "scales": [scale.at(share) for scale, share in zip(self.scales, shares, strict=True)],
+            "degrees": [angle.draw(rng) for angle in self.degrees],
+            "translation": [shift.draw(rng) for shift in self.translation],
+            "shear": [angle.draw(rng) for angle in self.shear],
         }
 
-    def matrix(self, parameters: Parameters, context: Context) -> Affine:
-        spacing = np.asarray(context.spacing, np.float64)
-        back = euler(parameters["degrees"]).T  # output to source is the inverse: p = R^T (S^-1 p' - t)
-        linear = (back / np.asarray(parameters["scales"], np.float64)[None, :]) * spacing[None, :] / spacing[:, None]
-        shift = -(back * np.asarray(parameters["translation"], np.float64)[None, :]).sum(axis=1) / spacing
-        return about(context.anchor, linear, shift)
+    def map(self, parameters: Parameters, context: Context) -> Affine:
+        return affine_map(context, parameters["degrees"], parameters["translation"], parameters["scales"], parameters["shear"])
+
+
+class RandomElastic(SpatialTransform):
+    """Deform smoothly: displacements drawn at control points of a coarse grid, a cubic B-spline between them.
+
+    Imitates how anatomy varies, as TorchIO's `RandomElasticDeformation` and the free-form deformations of registration do (Rueckert et al.,
+    IEEE TMI 18, 1999). The grid has no end and belongs to the volume, not to the patch, so that all patches of a volume see one
+    deformation. It never folds: Choi and Lee ("Injectivity conditions of 2D and 3D uniform cubic B-spline functions", Graphical Models 62,
+    2000) show that none does whose control points move by less than their spacing / 2.4795 along each axis, and more is refused.
+
+    Args:
+        control_spacing: millimetres between control points: a number, or three, along I, J, K.
+        max_displacement: millimetres, the greatest displacement of a control point along each axis: a number, a pair (low, high) from which
+            one is drawn for each patch, or three numbers, along I, J, K. Displacements are uniform up to it, either way.
+        p: probability.
+        keys: names of the images to change; None for all. Leaving an image out leaves it unaligned with the others.
+
+    Raises:
+        ArgumentError: for a displacement at which the map could fold, a negative one, a spacing that is not above 0, or a `p` outside 0
+            to 1.
+    """
+
+    def __init__(
+        self,
+        control_spacing: float | Sequence[float] = 32,
+        max_displacement: RangesLike = 7.5,
+        *,
+        p: float = 1.0,
+        keys: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(p=p, keys=keys)
+        spacings = [ends.high for ends in axis_ranges(control_spacing, "control_spacing", Limits(one_sided=True))]
+        if min(spacings) <= 0:
+            raise ArgumentError(f"control_spacing must be above 0 mm, not {control_spacing!r}")
+        self.control_spacing = tuple(spacings)
+        drawn = isinstance(max_displacement, (list, tuple)) and len(max_displacement) == 2
+        self.max_displacement = axis_ranges(max_displacement, "max_displacement", Limits(one_sided=True, least=0.0))
+        self.fixed = not drawn
+        for ends, apart in zip(self.max_displacement, spacings, strict=True):
+            if ends.high >= apart / FOLDING:
+                raise ArgumentError(
+                    f"max_displacement {max_displacement!r} may fold the anatomy: with control points {apart:g} mm apart it must stay "
+                    f"below {apart / FOLDING:.4g} mm; move it down or control_spacing up"
+                )
+
+    def draw(self, rng: np.random.Generator, context: Context) -> Parameters:
+        share = 1.0 if self.fixed else float(rng.random())
+        most = [ends.at(share) for ends in self.max_displacement]
+        return {"max_displacement": most, "key": int(rng.integers(0, 2**64, dtype=np.uint64))}
+
+    def map(self, parameters: Parameters, context: Context) -> SpatialMap:
+        apart = [length / size for length, size in zip(self.control_spacing, context.spacing, strict=True)]
+        most = [length / size for length, size in zip(parameters["max_displacement"], context.spacing, strict=True)]
+        stage = ElasticStage(parameters["key"], context.anchor, (apart[0], apart[1], apart[2]), (most[0], most[1], most[2]))
+        return SpatialMap((stage,))
+
+
+class RandomAnisotropy(SpatialTransform):
+    """Sample more coarsely along one axis, and interpolate back: thick slices, brought to a fine grid.
+
+    Imitates scans with a large spacing along one axis, as TorchIO's `RandomAnisotropy` does (Billot et al., "Partial volume segmentation of
+    brain MRI scans of any resolution and contrast", MICCAI 2020). Label maps stay as they are unless `keys` names them; a voxel then takes
+    the label of the nearest sample. Samples are read as the recipe interpolates images.
+
+    Args:
+        axes: voxel axes of which one is drawn: 0 (I), 1 (J), 2 (K), or several.
+        downsampling: how many times further apart samples lie: m for (1, m), or a pair (low, high); at least 1.
+        p: probability.
+        keys: names of the images to change; None for every `ScalarImage`.
+
+    Raises:
+        ArgumentError: for a factor below 1, a range the wrong way round, an axis other than 0, 1 and 2, or a `p` outside 0 to 1.
+    """
+
+    def __init__(
+        self,
+        axes: int | Sequence[int] = (0, 1, 2),
+        downsampling: RangeLike = (1.5, 5),
+        *,
+        p: float = 1.0,
+        keys: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(p=p, keys=keys)
+        self.axes = voxel_axes(axes)
+        given: Any = (1.0, downsampling) if isinstance(downsampling, (int, float)) and not isinstance(downsampling, bool) else downsampling
+        self.downsampling = one_range(given, "downsampling", Limits(least=1.0))
+
+    def takes(self, image: str, info: ImageInfo) -> bool:
+        return info.kind == "scalar" if self.keys is None else image in self.keys
+
+    def draw(self, rng: np.random.Generator, context: Context) -> Parameters:
+        return {"axis": self.axes[int(rng.integers(len(self.axes)))], "downsampling": self.downsampling.draw(rng)}
+
+    def map(self, parameters: Parameters, context: Context) -> SpatialMap:
+        axis = parameters["axis"]
+        return SpatialMap((CoarseStage(axis, parameters["downsampling"], context.anchor[axis]),))
+
+
+def voxel_axes(axes: int | Sequence[int]) -> tuple[int, ...]:
+    """Read one or several of the voxel axes 0 (I), 1 (J), 2 (K), each once; raises `ArgumentError` otherwise."""
+    given: tuple[Any, ...] = tuple(axes) if isinstance(axes, (Sequence, np.ndarray)) else (axes,)
+    if not given or any(isinstance(axis, bool) or axis not in (0, 1, 2) for axis in given) or len(set(given)) < len(given):
+        raise ArgumentError(f"axes must be voxel axes from 0, 1 and 2, each once, not {axes!r}")
+    return tuple(int(axis) for axis in given)
+
+
+def affine_map(
+    context: Context,
+    degrees: Sequence[float],
+    translation: Sequence[float],
+    scales: Sequence[float] = (1.0, 1.0, 1.0),
+    shear: Sequence[float] = (0.0, 0.0, 0.0),
+) -> Affine:
+    """Output voxel to source voxel of an anatomy that is moved as `RandomAffine` says: 4x4, about the anchor, in millimetres."""
+    spacing = np.asarray(context.spacing, np.float64)
+    back = product(unsheared(shear), euler(degrees).T)  # output to source: p = H^-1 R^T (S^-1 p' - t)
+    linear = (back / np.asarray(scales, np.float64)[None, :]) * spacing[None, :] / spacing[:, None]
+    shift = -(back * np.asarray(translation, np.float64)[None, :]).sum(axis=1) / spacing
+    return about(context.anchor, linear, shift)
 
 
 def euler(degrees: Sequence[float]) -> npt.NDArray[np.float64]:
@@ -117,3 +226,15 @@ def euler(degrees: Sequence[float]) -> npt.NDArray[np.float64]:
             [-cx * sy, sx, cx * cy],
         ]
     )
+
+
+def unsheared(degrees: Sequence[float]) -> npt.NDArray[np.float64]:
+    """The inverse (3x3) of [[1, a, b], [0, 1, c], [0, 0, 1]], a, b, c being the tangents of angles in degrees."""
+    a, b, c = (math.tan(math.radians(angle)) for angle in degrees)
+    return np.array([[1.0, -a, a * c - b], [0.0, 1.0, -c], [0.0, 0.0, 1.0]])
+
+
+def product(one: npt.NDArray[np.float64], two: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Matrix product, summed in a fixed order: BLAS differs between processors in the last bit."""
+    result: npt.NDArray[np.float64] = (one[:, :, None] * two[None, :, :]).sum(axis=1)
+    return result

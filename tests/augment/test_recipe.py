@@ -135,7 +135,7 @@ def test_images_and_labels_stay_aligned(make_entry):
     """Where the image is the label map in other units, it stays so (nearest for both)."""
     entry = make_entry(SHAPE, spacing=(1, 2, 3))
     entry._stored["image"] = entry._stored["label"].astype(np.int16) * 100
-    recipe = Recipe([RandomFlip(), RandomAffine(0.3, 40, 5, image_interpolation="nearest")], fill={"image": 3, "label": 6})
+    recipe = Recipe([RandomFlip(), RandomAffine(0.3, 40, 5)], fill={"image": 3, "label": 6}, image_interpolation="nearest")
     sample = made(recipe, entry)
     torch.testing.assert_close(sample["image"], sample["label"] - 3.0, rtol=0, atol=1e-6)
     assert sample["label"].unique().numel() > 3
@@ -265,7 +265,7 @@ def test_a_map_of_the_users_own(make_entry):
         def draw(self, rng, context):
             return {}
 
-        def matrix(self, parameters, context):
+        def map(self, parameters, context):
             return np.eye(4)[[1, 0, 2, 3]]
 
     entry = make_entry((9, 9, 9))
@@ -273,7 +273,7 @@ def test_a_map_of_the_users_own(make_entry):
     assert sample["image"].equal(plain["image"].transpose(1, 2))
 
     class Bad(Swap):
-        def matrix(self, parameters, context):
+        def map(self, parameters, context):
             return np.full((4, 4), np.nan)
 
     with pytest.raises(TransformError, match=r"Bad for subject 's1'.*finite 4x4"):
@@ -282,8 +282,8 @@ def test_a_map_of_the_users_own(make_entry):
 
 def test_a_map_that_leaves_the_volume_gives_the_fill(make_entry):
     class Far(RandomAffine):
-        def matrix(self, parameters, context):
-            matrix = super().matrix(parameters, context)
+        def map(self, parameters, context):
+            matrix = super().map(parameters, context)
             matrix[:3, 3] += 1e12
             return matrix
 
@@ -322,7 +322,9 @@ def test_check_finds_what_would_go_wrong(make_entry):
         (lambda: Recipe([None]), "not None"),
         (lambda: Recipe([], fill=float("nan")), "finite"),
         (lambda: Recipe([], fill={"image": "0"}), "finite"),
-        (lambda: Recipe([RandomAffine(), RandomAffine(image_interpolation="nearest")]), "make them agree"),
+        (lambda: Recipe([], image_interpolation="bspline"), "image_interpolation must be"),
+        (lambda: Recipe([], label_interpolation="cubic"), "label_interpolation must be"),
+        (lambda: Recipe([], outside="wrap"), "outside must be"),
     ],
 )
 def test_bad_recipes_are_refused_when_made(make, message):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from patchflow import seeding
-from patchflow.augment import RandomAffine, RandomFlip, Recipe
+from patchflow.augment import RandomAffine, RandomAnisotropy, RandomElastic, RandomFlip, Recipe, Reciprocal
 from patchflow.augment.base import Context
-from patchflow.augment.spatial import euler
+from patchflow.augment.spatial import FOLDING, euler
 from patchflow.errors import ArgumentError
 from patchflow.geometry.location import PatchLocation, whole
 
@@ -19,13 +19,13 @@ def context(spacing=(1.0, 1.0, 1.0)):
 
 def moved(transform, parameters, millimetres, spacing=(1.0, 1.0, 1.0)):
     """Where a point of the anatomy, in millimetres from the anchor, goes: the inverse of the map from output to source."""
-    matrix = transform.matrix(parameters, context(spacing))
+    matrix = transform.map(parameters, context(spacing))
     voxel = np.array(ANCHOR) + np.array(millimetres) / spacing
     return (np.linalg.solve(matrix, [*voxel, 1])[:3] - ANCHOR) * spacing
 
 
-def affine(scales=(1.0, 1.0, 1.0), degrees=(0.0, 0.0, 0.0), translation=(0.0, 0.0, 0.0)):
-    return {"scales": list(scales), "degrees": list(degrees), "translation": list(translation)}
+def affine(scales=(1.0, 1.0, 1.0), degrees=(0.0, 0.0, 0.0), translation=(0.0, 0.0, 0.0), shear=(0.0, 0.0, 0.0)):
+    return {"scales": list(scales), "degrees": list(degrees), "translation": list(translation), "shear": list(shear)}
 
 
 def test_flip_copies_the_mirrored_voxels(make_entry):
@@ -90,6 +90,19 @@ def test_a_rotation_is_one_of_millimetres():
     np.testing.assert_allclose(moved(transform, affine(translation=(0, 0, 10)), (0, 0, 0), spacing), (0, 0, 10), atol=1e-9)
 
 
+def test_a_shear_leans_one_axis_towards_another_in_millimetres():
+    parameters = affine(shear=(45, 0, 0))
+    np.testing.assert_allclose(moved(RandomAffine(), parameters, (0, 10, 0)), (10, 10, 0), atol=1e-9)
+    np.testing.assert_allclose(moved(RandomAffine(), parameters, (10, 0, 0)), (10, 0, 0), atol=1e-9)
+    slanted = affine(shear=(0, -30, 20))
+    tangents = np.tan(np.radians((-30, 20)))
+    np.testing.assert_allclose(moved(RandomAffine(), slanted, (0, 0, 10), (1, 2, 5)), (10 * tangents[0], 10 * tangents[1], 10), atol=1e-9)
+    three = affine(shear=(10, 20, 30), degrees=(0, 0, 90), scales=(2, 1, 1))
+    a, b, c = np.tan(np.radians((10, 20, 30)))
+    sheared = np.array([[1, a, b], [0, 1, c], [0, 0, 1]]) @ (1, 2, 3)
+    np.testing.assert_allclose(moved(RandomAffine(), three, (1, 2, 3)), (-2 * sheared[1], sheared[0], sheared[2]), atol=1e-9)
+
+
 def test_same_composition_as_torchio():
     """Where TorchIO 1.2's `Affine` takes four points of a RAS+ image centred on 0, noted once."""
     parameters = affine((1.2, 0.9, 1.1), (10, -20, 30), (4, -5, 6))
@@ -123,13 +136,84 @@ def test_draws_lie_in_the_ranges_and_isotropic_draws_one_scale():
         ({"scales": (1.2, 0.8)}, "wrong way round"),
         ({"scales": 0, "degrees": (5, -5)}, "wrong way round"),
         ({"scales": (0, 1)}, "above 0"),
-        ({"scales": (0.1, 0.2, 0.1), "isotropic": True}, "isotropic"),
+        ({"shear": 85}, "at least -80"),
         ({"p": 1.5}, "0 to 1"),
-        ({"image_interpolation": "cubic"}, "image_interpolation"),
-        ({"label_interpolation": "linear"}, "label_interpolation"),
         ({"keys": "image"}, "list of image names"),
     ],
 )
 def test_bad_arguments_are_refused_when_the_transform_is_made(arguments, message):
     with pytest.raises(ArgumentError, match=message):
         RandomAffine(**arguments)
+
+
+def test_isotropic_shares_one_draw_between_ranges():
+    rng = seeding.generator(0)
+    in_plane = RandomAffine((1, 1, 0.7, 1.4, 0.7, 1.4), 0, isotropic=True)
+    scales = np.array([in_plane.draw(rng, context())["scales"] for _ in range(100)])
+    assert (scales[:, 0] == 1).all()
+    assert (scales[:, 1] == scales[:, 2]).all()
+    assert scales[:, 1].std() > 0.1
+
+
+def test_scales_drawn_by_their_reciprocal():
+    rng = seeding.generator(0)
+    drawn = 1 / np.array([RandomAffine(Reciprocal(0.5, 2), 0).draw(rng, context())["scales"] for _ in range(1500)])
+    assert abs(drawn.mean() - 1.25) < 0.03  # uniform between 0.5 and 2
+    assert abs((drawn < 0.875).mean() - 0.25) < 0.03
+
+
+def test_elastic_displacements_are_millimetres():
+    elastic = RandomElastic((40, 40, 20), (0, 6))
+    parameters = {"max_displacement": [6.0, 6.0, 6.0], "key": 5}
+    (stage,) = elastic.map(parameters, context((1, 2, 4))).stages
+    assert stage.spacing == (40, 20, 5)
+    assert stage.amplitude == (6, 3, 1.5)
+    assert stage.origin == ANCHOR
+    drawn = np.array([elastic.draw(seeding.generator(n), context())["max_displacement"] for n in range(200)])
+    assert (drawn[:, 0] == drawn[:, 1]).all()
+    assert drawn.min() < 0.2
+    assert drawn.max() > 5.8
+    assert RandomElastic(40, 5).draw(seeding.generator(0), context())["max_displacement"] == [5, 5, 5]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((10, 10 / FOLDING), "may fold"),
+        ((20, (0, 9)), "may fold"),
+        (((40, 40, 10), 5), "may fold.*10 mm apart"),
+        ((32, (-1, 5)), "at least 0"),
+        ((32, (5, 1)), "wrong way round"),
+        ((0, 0), "control_spacing must be above 0"),
+    ],
+)
+def test_elastic_maps_that_could_fold_are_refused(arguments, message):
+    with pytest.raises(ArgumentError, match=message):
+        RandomElastic(*arguments)
+
+
+def test_anisotropy_takes_scalars_only_unless_told(make_entry):
+    entry, location = make_entry((12, 14, 16)), PatchLocation((2, 2, 2), (8, 9, 10))
+    recipe, plain = Recipe([RandomAnisotropy(2, (3, 3))]), Recipe([])
+    parameters = recipe.draw(seeding.generator(0), entry, location)
+    assert parameters["steps"][0]["parameters"] == {"axis": 2, "downsampling": 3}
+    made = recipe.apply(entry, location, parameters)
+    before = plain.apply(entry, location, plain.draw(seeding.generator(0), entry, location))
+    assert made["label"].equal(before["label"])
+    # Samples lie 3 voxels apart from the patch's centre, at 6.5 in the volume, on: at 3.5, 6.5 and 9.5, each between two voxels.
+    whole_image = plain.apply(entry, whole(entry.shape), parameters | {"steps": []})["image"][0, 2:10, 2:11].numpy()
+    at = {position: (whole_image[..., int(position)] + whole_image[..., int(position) + 1]) / 2 for position in (3.5, 6.5, 9.5)}
+    for k in range(2, 10):
+        low, high = (3.5, 6.5) if 3.5 <= k < 6.5 else (6.5, 9.5)
+        if low <= k <= high:
+            expected = at[low] + (k - low) / 3 * (at[high] - at[low])
+            np.testing.assert_allclose(made["image"][0, ..., k - 2].numpy(), expected, atol=1e-4)
+    both = Recipe([RandomAnisotropy(2, (3, 3), keys=["image", "label"])])
+    coarse = both.apply(entry, location, both.draw(seeding.generator(0), entry, location))["label"]
+    assert len({coarse[0, ..., k].numpy().tobytes() for k in range(10)}) <= 5
+
+
+@pytest.mark.parametrize("downsampling", [0.5, (0.9, 2), (3, 2), "2"])
+def test_bad_downsampling(downsampling):
+    with pytest.raises(ArgumentError, match="downsampling"):
+        RandomAnisotropy(0, downsampling)

@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 
 import patchflow as pf
 from patchflow import seeding
-from patchflow.augment import RandomAffine, RandomBrightness, RandomFlip, RandomGamma, RandomNoise, Recipe
+from patchflow.augment import (
+    RandomAffine,
+    RandomAnisotropy,
+    RandomBrightness,
+    RandomElastic,
+    RandomFlip,
+    RandomGamma,
+    RandomNoise,
+    Recipe,
+)
 from patchflow.geometry.location import PatchLocation
 
 SUBJECTS = [  # shape, spacing in millimetres, dtype, channels
@@ -42,20 +51,31 @@ transforms = st.sampled_from(
         RandomAffine(0.3, 60, 8),
         RandomAffine(0.2, 0, isotropic=True),
         RandomAffine(0, (0, 0, 0, 0, 90, 90)),
-        RandomAffine(0, 25, image_interpolation="linear", p=0.5),
+        RandomAffine(0, 25, shear=20, p=0.5),
+        RandomElastic(6, (0, 2)),
+        RandomElastic((5, 8, 20), 1.9),
+        RandomAnisotropy(downsampling=(1, 4)),
+        RandomAnisotropy(1, 3.5, keys=["image", "label"]),
         RandomNoise(0.1, (0.2, 0.5)),
         RandomGamma((-0.7, 0.7)),
         RandomBrightness((0.5, 1.5), 0.3),
     ]
+)
+readings = st.fixed_dictionaries(
+    {
+        "outside": st.sampled_from(["constant", "border", "reflect"]),
+        "image_interpolation": st.sampled_from(["linear", "linear", "nearest", "cubic"]),
+        "label_interpolation": st.sampled_from(["nearest", "linear"]),
+    }
 )
 starts = st.tuples(*[st.integers(-MARGIN, 20)] * 3)
 sizes = st.tuples(*[st.integers(1, 12)] * 3)
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.integers(0, len(SUBJECTS) - 1), st.lists(transforms, max_size=5), starts, sizes, starts, sizes, st.integers(0, 2**32))
-def test_patch_is_crop_of_the_augmented_volume(cache, number, steps, drawn_start, drawn_size, start, size, seed):
-    entry, recipe = cache[number], Recipe(steps, fill={"image": -2.0, "label": 5})
+@given(st.integers(0, len(SUBJECTS) - 1), st.lists(transforms, max_size=5), starts, sizes, starts, sizes, st.integers(0, 2**32), readings)
+def test_patch_is_crop_of_the_augmented_volume(cache, number, steps, drawn_start, drawn_size, start, size, seed, how):
+    entry, recipe = cache[number], Recipe(steps, fill={"image": -2.0, "label": 5}, **how)
     parameters = recipe.draw(seeding.generator(seed), entry, PatchLocation(drawn_start, drawn_size))
     around = PatchLocation((-MARGIN,) * 3, tuple(max(n, a + s) + 2 * MARGIN for n, a, s in zip(entry.shape, start, size, strict=True)))
     volume = recipe.apply(entry, around, parameters)
@@ -74,7 +94,7 @@ def test_an_affine_map_alone_is_the_volume_resampled_by_an_independent_library(c
     entry = cache[0]
     recipe, location = Recipe([RandomAffine(0.2, 30)], fill={"image": -2}), PatchLocation((4, 5, 6), (8, 9, 10))
     parameters = recipe.draw(seeding.generator(1), entry, location)
-    matrix = RandomAffine().matrix(parameters["steps"][0]["parameters"], _Anchored(entry.spacing, parameters["anchor"]))
+    matrix = RandomAffine().map(parameters["steps"][0]["parameters"], _Anchored(entry.spacing, parameters["anchor"]))
     whole = PatchLocation((0, 0, 0), entry.shape)
     got = recipe.apply(entry, whole, parameters)
     expected = affine_transform(entry.read("image", whole)[0].astype(np.float64), matrix, order=1, mode="grid-constant", cval=-2)

@@ -83,6 +83,18 @@ def test_batches_are_bit_identical_for_every_number_and_kind_of_workers(small_ca
         assert_same(copies(queue), reference[1])
 
 
+@pytest.mark.parametrize("preset", ["nnunet", "mri", "ct"])
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_presets_are_bit_identical_for_every_kind_of_workers(small_cache, preset):
+    """Statistics of patches, filters and memory that threads keep from patch to patch included."""
+    settings = {"transform": pf.augment.load_recipe(preset, (8, 6, 10)), "samples_per_volume": 12, "history": True}
+    plain = copies(make_queue(small_cache, **settings))
+    assert_same(copies(make_queue(small_cache, **settings, num_workers=3)), plain)
+    assert_same(copies(make_queue(small_cache, **settings, num_workers=2, worker_kind="process", start_method="fork")), plain)
+    drawn = {step["transform"] for batch in plain for history in batch["history"] for step in history["steps"] if step["parameters"]}
+    assert len(drawn) >= 6
+
+
 @pytest.mark.parametrize("step", [0, 1, 3, 6])
 def test_a_run_resumed_at_any_step_goes_on_with_the_very_next_batch(small_cache, reference, step):
     first = make_queue(small_cache, num_workers=2)
