@@ -62,6 +62,8 @@ class PatchDataModule(LightningDataModule):
         preprocess: applied to subjects before they are cached.
         cache_dir: caches are built in its folders "train" and "val"; None for the user's cache folder.
         layout: of the caches that are built; see `build_cache`.
+        augment_on: "device" carries out the transforms on the Trainer's device, for a whole batch at a time, each patch with its own
+            parameters: workers (threads) draw, and read the voxels that the drawn maps need; see `Queue`.
         num_workers, worker_kind: of the training queue, as of a validation queue; a validation grid is read by threads. The cache is
             built by `num_workers` too.
         seed: of everything random.
@@ -92,6 +94,7 @@ class PatchDataModule(LightningDataModule):
         preprocess: Pipeline | None = None,
         cache_dir: str | Path | None = None,
         layout: Literal["auto", "contiguous", "compressed"] = "auto",
+        augment_on: Literal["worker", "device"] = "worker",
         num_workers: int = 0,
         worker_kind: Literal["thread", "process"] = "thread",
         seed: int = 0,
@@ -117,6 +120,7 @@ class PatchDataModule(LightningDataModule):
         self.sampler, self.transform, self.batch_size, self.samples_per_volume = sampler, transform, batch_size, samples_per_volume
         self.preprocess, self.cache_dir, self.layout = preprocess, cache_dir, layout
         self.num_workers, self.worker_kind, self.seed, self.keys, self.fill = num_workers, worker_kind, seed, keys, fill
+        self.augment_on: Literal["worker", "device"] = augment_on
         self.val_mode, self.val_batch_size = val_mode, val_batch_size
         self.patch_size, self.patch_overlap = patch_size, patch_overlap
         self.val_sampler, self.val_samples_per_volume = val_sampler, val_samples_per_volume
@@ -167,8 +171,8 @@ class PatchDataModule(LightningDataModule):
         if self.train_cache is None:
             self.setup("fit")
         if getattr(self.trainer, "overfit_batches", 0) > 0:
-            return QueueBatches(self._make_queue(self.train_cache, repeat_epoch=True, **self.queue_options))
-        queue = self._make_queue(self.train_cache, **{"persistent_workers": True, **self.queue_options})
+            return QueueBatches(self._make_queue(self.train_cache, repeat_epoch=True, augment_on=self.augment_on, **self.queue_options))
+        queue = self._make_queue(self.train_cache, **{"persistent_workers": True, "augment_on": self.augment_on, **self.queue_options})
         stream = EndlessQueue(queue, self._rank()["world_size"], None if self.trainer is None else self._batches_trained)
         if self._state_to_load is not None:
             stream.load_state_dict(self._state_to_load)
@@ -207,6 +211,12 @@ class PatchDataModule(LightningDataModule):
             stream.load_state_dict({**mine, "epoch": state["epoch"], "taken": state["taken"]})
         else:
             stream.load_state_dict({**mine, "epoch": state["epoch"] + (state["taken"] > 0), "taken": 0})
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Carry out the transforms of a batch whose voxels have just reached the device; other batches pass as they are."""
+        if not isinstance(batch, dict) or "deferred" not in batch:
+            return batch
+        return {**batch.pop("deferred").make(), **batch}
 
     def val_dataloader(self) -> GridBatches | QueueBatches:
         """The validation batches."""

@@ -269,3 +269,36 @@ def test_two_processes_under_ddp_share_each_step_and_resume(tmp_path, small_cach
     windows = [(entry.name, box) for entry in small_cache for box in pf.GridSampler(entry, 12).locations.tolist()]
     seen = [(name, box) for rank in whole for names, boxes in rank["validated"] for name, box in zip(names, boxes, strict=True)]
     assert sorted(seen) == sorted(windows * 2)  # two epochs, each window once, on one rank or the other
+
+
+class Seen(Recorder):
+    """Keeps the images of its batches."""
+
+    def __init__(self):
+        super().__init__()
+        self.images = []
+
+    def training_step(self, batch):
+        self.images.append(batch["image"].clone())
+        return super().training_step(batch)
+
+
+def test_transforms_on_the_device_give_the_batches_of_the_workers(small_cache, small_sampler, tmp_path):
+    recipe = pf.Recipe([pf.augment.RandomFlip(), pf.augment.RandomAffine(degrees=20), pf.augment.RandomNoise(std=(0, 0.1))])
+    seen = []
+    for augment_on, workers in (("worker", 0), ("device", 0), ("device", 2)):
+        data = module(small_cache, small_sampler, transform=recipe, augment_on=augment_on, num_workers=workers)
+        model, _ = fit(tmp_path, data, Seen(), max_epochs=1)
+        seen.append(model)
+    for model in seen[1:]:
+        assert [numbers for numbers, _, _ in model.trained] == [numbers for numbers, _, _ in seen[0].trained]
+        for made, expected in zip(model.images, seen[0].images, strict=True):
+            assert (made - expected).abs().max() < 1e-3
+
+
+def test_a_run_with_transforms_on_the_device_goes_on_in_mid_epoch(small_cache, small_sampler, tmp_path, every_step):
+    recipe = pf.Recipe([pf.augment.RandomFlip(), pf.augment.RandomAffine(degrees=20)])
+    settings = {"transform": recipe, "augment_on": "device", "num_workers": 2}
+    whole, _ = fit(tmp_path, module(small_cache, small_sampler, **settings), max_epochs=1, callbacks=[every_step])
+    resumed, _ = fit(tmp_path, module(small_cache, small_sampler, **settings), max_epochs=1, ckpt_path=tmp_path / "steps" / "step=3.ckpt")
+    assert resumed.trained == whole.trained[3:]

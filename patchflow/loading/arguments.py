@@ -37,6 +37,24 @@ def checked_pinning(pin_memory: bool | None) -> bool:
     return torch.cuda.is_available() if pin_memory is None else pin_memory
 
 
+def checked_place(augment_on: str, worker_kind: str, recipe: Recipe, memory_budget: Any) -> str:
+    """Where patches are augmented: "worker" or "device"."""
+    if augment_on not in ("worker", "device"):
+        raise ArgumentError(f'augment_on must be "worker" or "device", not {augment_on!r}')
+    if augment_on == "device":
+        if worker_kind == "process":
+            raise ArgumentError('augment_on="device" hands voxels over as they are read, without a copy: use worker_kind="thread"')
+        if memory_budget is not None:
+            raise ArgumentError(
+                'a memory_budget cannot be kept with augment_on="device": how many voxels a patch needs depends on what is drawn'
+            )
+        if recipe.uses_global_random:
+            raise ArgumentError(
+                'with augment_on="device" a function of the sample alone would draw from the device: let it take (sample, rng)'
+            )
+    return augment_on
+
+
 def as_recipe(transform: Transform, fill: float | Mapping[str, float] | None) -> Recipe:
     """The recipe that a queue was given, or one of the transforms that it was given."""
     if isinstance(transform, Recipe):

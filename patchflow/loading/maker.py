@@ -9,7 +9,9 @@ from typing import Any
 import torch
 
 from patchflow import seeding
+from patchflow.augment.deferred import Deferred, defer
 from patchflow.augment.recipe import Recipe
+from patchflow.cache.entry import Entry
 from patchflow.cache.read import Cache
 from patchflow.geometry.location import PatchLocation
 from patchflow.loading.batch import BatchLayout, batch_layout
@@ -26,6 +28,8 @@ class Made:
     location: PatchLocation
     parameters: dict[str, Any]
     nanoseconds: dict[str, int]
+    deferred: Deferred | None = None
+    """What is left to be done on a device, in place of the images."""
 
 
 @dataclass(frozen=True)
@@ -37,20 +41,38 @@ class PatchMaker:
     recipe: Recipe
     seed: int
     keys: tuple[str, ...] | None
+    defers: bool = False
+    pin_memory: bool = False
 
     def make(self, request: Request, out: Mapping[str, torch.Tensor] | None = None) -> Made:
         """Make a patch, into the tensors `out` if they are given, else into new ones of the same dtypes as a batch's."""
-        stages: dict[str, int] = {}
+        entry, location, parameters, stages = self._draw(request)
+        if out is None:
+            out = {field.name: torch.empty(field.shape, dtype=field.dtype) for field in self._layout.fields}
+        images = self.recipe.apply(entry, location, parameters, out=out, keys=self.keys, stages=stages)
+        return Made(images, entry.name, location, parameters, stages)
+
+    def defer(self, request: Request) -> Made:
+        """Draw a patch and read what it is made of; the rest is left to a device."""
+        entry, location, parameters, stages = self._draw(request)
+        began = time.perf_counter_ns()
+        deferred = defer(self.recipe, entry, location, parameters, self.keys, self.pin_memory)
+        stages["read"] = time.perf_counter_ns() - began
+        return Made({}, entry.name, location, parameters, stages, deferred)
+
+    def _draw(self, request: Request) -> tuple[Entry, PatchLocation, dict[str, Any], dict[str, int]]:
+        """The entry, the location, the parameters, and the nanoseconds that drawing them took."""
         began = time.perf_counter_ns()
         entry = self.cache[request.entry]
         rng = seeding.patch_generator(self.seed, request.epoch, request.index)
-        if out is None:
-            out = {field.name: torch.empty(field.shape, dtype=field.dtype) for field in self._layout.fields}
         location = self.sampler.draw(entry, rng)
         parameters = self.recipe.draw(rng, entry, location)
-        stages["draw"] = time.perf_counter_ns() - began
-        images = self.recipe.apply(entry, location, parameters, out=out, keys=self.keys, stages=stages)
-        return Made(images, entry.name, location, parameters, stages)
+        return entry, location, parameters, {"draw": time.perf_counter_ns() - began}
+
+    @property
+    def dtypes(self) -> dict[str, torch.dtype]:
+        """Of the images of a batch."""
+        return {field.name: field.dtype for field in self._layout.fields}
 
     @cached_property
     def _layout(self) -> BatchLayout:

@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 import torch
 
+from patchflow.augment.recipe import Recipe
 from patchflow.cache.read import Cache
 from patchflow.errors import ArgumentError
-from patchflow.loading.arguments import Transform, as_recipe, checked_keys, checked_pinning, checked_start_method
-from patchflow.loading.batch import SPARE, Slots, batch_layout
+from patchflow.loading.arguments import Transform, as_recipe, checked_keys, checked_pinning, checked_place, checked_start_method
+from patchflow.loading.batch import SPARE, BatchLayout, Slots, batch_layout
 from patchflow.loading.dataset import PatchDataset
 from patchflow.loading.maker import PatchMaker
 from patchflow.loading.memory import parse_size, prefetch_within
@@ -51,6 +52,9 @@ class Queue:
         subject_weights: one weight for each subject; see `patchflow.loading.plan.Plan`.
         drop_last: leave out a last batch that is not full.
         keys: the images that batches hold; all by default.
+        history: batches hold the parameters that were drawn for each patch too, as "history": a list of B dicts, for `Recipe.apply`.
+        augment_on: "device" leaves transforms to the consumer's device: batches hold "deferred" in place of images, a `DeferredBatch` of
+            the voxels that the drawn maps need, and `batch["deferred"].to(device).make()` gives the images. Not with worker processes.
         fill: the value of voxels outside the volume, for all images or by name; with a `Recipe`, give it to that instead.
         prefetch: batches made ahead of the consumer; by default enough to occupy all workers.
         pin_memory: hand over batches in page-locked memory; None does so where there is a CUDA device.
@@ -81,6 +85,8 @@ class Queue:
         subject_weights: Sequence[float] | None = None,
         drop_last: bool = False,
         keys: Sequence[str] | None = None,
+        history: bool = False,
+        augment_on: Literal["worker", "device"] = "worker",
         fill: float | Mapping[str, float] | None = None,
         prefetch: int | None = None,
         pin_memory: bool | None = None,
@@ -104,6 +110,7 @@ class Queue:
         if not isinstance(sampler, Sampler):
             raise ArgumentError(f"the sampler must be a Sampler, such as pf.UniformSampler(96), not {sampler!r}")
         recipe = as_recipe(transform, fill)
+        defers = checked_place(augment_on, self.worker_kind if self.num_workers else "thread", recipe, memory_budget) == "device"
         if worker_kind == "thread" and self.num_workers and recipe.uses_global_random:
             raise ArgumentError(
                 "a function of the sample alone draws from global random state, which thread workers would share with your training loop: "
@@ -117,9 +124,11 @@ class Queue:
         for entry in self.cache:
             sampler.check(entry)
             recipe.check(entry.images)
-        self._maker = PatchMaker(self.cache, sampler, recipe, self.plan.seed, keys)
+        self.pin_memory, self.history = checked_pinning(pin_memory), bool(history)
+        self._maker = PatchMaker(self.cache, sampler, recipe, self.plan.seed, keys, defers, self.pin_memory)
+        if defers:
+            self._layout = BatchLayout((), self.batch_size, 0)  # voxels come in boxes of any size, in memory of their own
         self.prefetch = self._choose_prefetch(prefetch, memory_budget)
-        self.pin_memory = checked_pinning(pin_memory)
         self.dataset = PatchDataset(self._maker, self.plan)
         self._steps()  # refuses an epoch without a step now, not after the first was asked for
         self._position = Position(repeat_epoch)
@@ -145,6 +154,11 @@ class Queue:
         """Bytes of all batches in flight: those made ahead and those with the consumer."""
         return (self.prefetch + SPARE) * self._layout.nbytes
 
+    @property
+    def recipe(self) -> Recipe:
+        """The transforms."""
+        return self._maker.recipe
+
     def __len__(self) -> int:
         """Batches of a whole epoch on this rank."""
         return len(self._steps())
@@ -160,7 +174,7 @@ class Queue:
         slots, workers = self._take_kept() or self._start()
         complete = False
         try:
-            for step, batch in Stream(self._maker, self.plan, epoch, steps, slots, workers, self.prefetch, self._stats):
+            for step, batch in Stream(self._maker, self.plan, epoch, steps, slots, workers, self.prefetch, self._stats, self.history):
                 self._position.took(epoch, steps.taken(step))
                 yield batch
                 del batch  # or its slot would stay in use

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from patchflow.geometry.location import PatchLocation
+from patchflow.augment.deferred import DeferredBatch
 from patchflow.loading.batch import Slots
 from patchflow.loading.maker import PatchMaker
 from patchflow.loading.plan import Plan, Request, Steps
@@ -16,7 +16,8 @@ from patchflow.loading.stats import QueueStats
 from patchflow.loading.workers import Done, Task, Workers
 
 Batch = dict[str, Any]
-"""A plain dict: each image (B, C, i, j, k), "location" int64 (B, 6), "index" int64 (B,), "subject" a list of B names."""
+"""A plain dict: each image (B, C, i, j, k), "location" int64 (B, 6), "index" int64 (B,), "subject" a list of B names;
+"history" and "deferred" where they were asked for."""
 
 
 class _Pending:
@@ -25,7 +26,7 @@ class _Pending:
     def __init__(self, slot: int, requests: list[Request]) -> None:
         self.slot = slot
         self.requests = requests
-        self.locations: list[PatchLocation | None] = [None] * len(requests)
+        self.done: list[Done | None] = [None] * len(requests)
         self.left = len(requests)
 
 
@@ -37,11 +38,22 @@ class Stream:
         slots, workers: where and by whom.
         prefetch: batches that are made ahead; needs as many slots, and `SPARE` more for those with the consumer.
         stats: counted into.
+        history: whether batches hold the parameters that were drawn.
     """
 
     def __init__(
-        self, maker: PatchMaker, plan: Plan, epoch: int, steps: Steps, slots: Slots, workers: Workers, prefetch: int, stats: QueueStats
+        self,
+        maker: PatchMaker,
+        plan: Plan,
+        epoch: int,
+        steps: Steps,
+        slots: Slots,
+        workers: Workers,
+        prefetch: int,
+        stats: QueueStats,
+        history: bool = False,
     ) -> None:
+        self._history = history
         self._maker, self._plan, self._epoch, self._steps = maker, plan, epoch, steps
         self._slots, self._workers, self._prefetch, self._stats = slots, workers, prefetch, stats
         self._pending: deque[_Pending] = deque()
@@ -86,15 +98,19 @@ class Stream:
     def _account(self, finished: list[Done]) -> None:
         for done in finished:
             pending = self._in_slot[done.task.slot]
-            pending.locations[done.task.row] = done.location
+            pending.done[done.task.row] = done
             pending.left -= 1
             self._stats.add_patch(done.nanoseconds, done.location.target)
 
     def _assemble(self, pending: _Pending) -> Batch:
         rows = len(pending.requests)
         batch: Batch = dict(self._slots.hand_over(pending.slot, rows, needed=self._prefetch - len(self._pending)))
-        locations = [location.as_array() for location in pending.locations if location is not None]
-        batch["location"] = torch.from_numpy(np.stack(locations))
+        done = [done for done in pending.done if done is not None]
+        batch["location"] = torch.from_numpy(np.stack([patch.location.as_array() for patch in done]))
         batch["index"] = torch.tensor([request.index for request in pending.requests], dtype=torch.int64)
         batch["subject"] = [self._maker.cache.names[request.entry] for request in pending.requests]
+        if self._history:
+            batch["history"] = [patch.parameters for patch in done]
+        if self._maker.defers:
+            batch["deferred"] = DeferredBatch([patch.deferred for patch in done if patch.deferred is not None], self._maker.dtypes)
         return batch

@@ -4,10 +4,11 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
+from patchflow.augment.deferred import Deferred
 from patchflow.errors import WorkerError
 from patchflow.geometry.location import PatchLocation
 from patchflow.loading.batch import Slots
@@ -31,6 +32,8 @@ class Done:
     task: Task
     location: PatchLocation
     nanoseconds: dict[str, int]
+    parameters: dict[str, Any]
+    deferred: Deferred | None = None
 
 
 class Workers(Protocol):
@@ -48,10 +51,13 @@ class Workers(Protocol):
 
 @torch.no_grad()  # patches are data, whichever thread makes them
 def carry_out(maker: PatchMaker, slots: Slots, task: Task) -> Done:
-    """Make the patch of `task` straight into its place in its slot."""
-    views = slots.layout.views(slots.storages[task.slot], slots.layout.batch_size)
-    made = maker.make(task.request, {name: view[task.row] for name, view in views.items()})
-    return Done(task, made.location, made.nanoseconds)
+    """Make the patch of `task` straight into its place in its slot, or read what a device will make it of."""
+    if maker.defers:
+        made = maker.defer(task.request)
+    else:
+        views = slots.layout.views(slots.storages[task.slot], slots.layout.batch_size)
+        made = maker.make(task.request, {name: view[task.row] for name, view in views.items()})
+    return Done(task, made.location, made.nanoseconds, made.parameters, made.deferred)
 
 
 def failure(maker: PatchMaker, request: Request, error: BaseException | str) -> WorkerError:
