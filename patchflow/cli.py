@@ -1,4 +1,4 @@
-"""The command line: `patchflow demo` and `patchflow cache build|info|verify`.
+"""The command line: `patchflow demo`, `patchflow show` and `patchflow cache build|info|verify`.
 
 An error that patchflow raises on purpose is one line on stderr and exit code 2; `--debug` shows the traceback.
 """
@@ -9,11 +9,14 @@ import sys
 from collections.abc import Sequence
 
 from patchflow import preprocess
+from patchflow.augment.recipe import Recipe
 from patchflow.cache.build import build_cache
 from patchflow.cache.read import open_cache
 from patchflow.errors import ArgumentError, PatchflowError
+from patchflow.loading.queue import Queue
 from patchflow.preprocess.pipeline import Pipeline
 from patchflow.subjects import find_subjects
+from patchflow.types import Int3, count, int3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,6 +48,19 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", type=int, default=0)
     demo.set_defaults(run=_demo)
 
+    show = commands.add_parser("show", parents=[common], help="draw patches of a cache before and after a recipe into a PNG")
+    show.add_argument("cache", help="the cache's folder")
+    show.add_argument("recipe", nargs="?", help="nnunet, mri, ct or a YAML file (default: no augmentation)")
+    show.add_argument("--out", default="sheet.png", help="the PNG (default: %(default)s)")
+    show.add_argument("--subjects", nargs="+", metavar="NAME", help="of these subjects alone")
+    show.add_argument("--count", type=int, default=6, help="how many patches (default: %(default)s)")
+    show.add_argument("--seed", type=int, default=0)
+    show.add_argument("--patch-size", type=int, nargs="+", default=[96], metavar="VOXELS", help="one number or three (default: 96)")
+    show.add_argument("--image", metavar="NAME", help="the image to show (default: the first)")
+    show.add_argument("--label", metavar="NAME", help="the label map to outline (default: the first, if there is one)")
+    show.add_argument("--window", type=float, nargs=2, metavar=("LOW", "HIGH"), help="values shown black and white")
+    show.set_defaults(run=_show)
+
     cache = commands.add_parser("cache", help="build, describe or check a cache").add_subparsers(required=True, metavar="COMMAND")
     build = cache.add_parser("build", parents=[common], help="build a cache of the subjects in a folder, or go on with one")
     build.add_argument("data", help="the folder with the images")
@@ -72,6 +88,37 @@ def _demo(options: argparse.Namespace) -> int:
 
     scores = demo.run(options.folder, seed=options.seed, **({} if options.steps is None else {"steps": options.steps}))
     return 0 if scores else 1
+
+
+def _show(options: argparse.Namespace) -> int:
+    from patchflow import show  # for this command alone
+
+    cache = open_cache(options.cache)
+    if options.subjects:
+        cache = cache.subset(options.subjects)
+    number = count(options.count, "--count", 1)
+    size = options.patch_size[0] if len(options.patch_size) == 1 else options.patch_size
+    size = int3(size, "--patch-size")
+    image, label = show.chosen_names(cache[0].images, options.image, options.label)
+    queue = Queue(
+        cache,
+        show.foreground_sampler(cache, size, label),
+        samples_per_volume=-(-number // len(cache)),
+        transform=None if options.recipe is None else _recipe(options.recipe, size),
+        seed=options.seed,
+        shuffle=False,
+        keys=[image] if label is None else [image, label],
+    )
+    title = f"{cache.folder.name}, {'no augmentation' if options.recipe is None else f'recipe {options.recipe}'}, seed {options.seed}"
+    show.sheet(queue, options.out, number=number, image=image, label=label, window=options.window, title=title)
+    print(f"{options.out}: {number} patch{'es' if number > 1 else ''}")
+    return 0
+
+
+def _recipe(source: str, patch_size: Int3) -> Recipe:
+    from patchflow.augment.config import load_recipe  # reads YAML, which no other command needs
+
+    return load_recipe(source, patch_size)
 
 
 def _build(options: argparse.Namespace) -> int:

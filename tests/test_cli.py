@@ -83,3 +83,55 @@ def test_a_demonstration_that_cannot_run_is_refused_before_it_begins(tmp_path, c
     assert main(["demo", "--folder", str(tmp_path / "demo"), option, value]) == 2
     assert option[2:] in capsys.readouterr().err
     assert not (tmp_path / "demo").exists()
+
+
+def test_show_draws_a_sheet(data, capsys):
+    assert build(data) == 0
+    capsys.readouterr()
+    out = data / "sheet.png"
+    assert main(["show", str(data / "cache"), "--out", str(out), "--count", "3", "--patch-size", "8", "--seed", "5"]) == 0
+    assert capsys.readouterr().out == f"{out}: 3 patches\n"
+    first = out.read_bytes()
+    assert first.startswith(b"\x89PNG")
+    assert main(["show", str(data / "cache"), "--out", str(out), "--count", "3", "--patch-size", "8", "8", "8", "--seed", "5"]) == 0
+    assert out.read_bytes() == first
+    more = ["--subjects", "ben", "--image", "image", "--label", "label", "--window", "-10", "500"]
+    assert main(["show", str(data / "cache"), "--out", str(out), "--count", "1", "--patch-size", "8", *more]) == 0
+    assert out.read_bytes() != first
+
+
+@pytest.mark.parametrize("name", ["nnunet", "mri", "ct", "own.yaml"])
+def test_show_takes_presets_and_files(data, capsys, name):
+    assert build(data) == 0
+    (data / "own.yaml").write_text("transforms:\n  - RandomNoise: {std: [1, 2]}\n")
+    source = str(data / name) if name.endswith("yaml") else name
+    assert main(["show", str(data / "cache"), source, "--out", str(data / "sheet.png"), "--count", "2", "--patch-size", "10"]) == 0
+    assert (data / "sheet.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["nowhere"], "nowhere"),
+        (["cache", "sharpen"], "no recipe 'sharpen'"),
+        (["cache", "--count", "0"], "--count must be an int of at least 1, not 0"),
+        (["cache", "--seed", "-1"], "seed"),
+        (["cache", "--patch-size", "8", "8"], "--patch-size"),
+        (["cache", "--patch-size", "0"], "--patch-size"),
+        (["cache", "--subjects", "carl"], "no subject 'carl'"),
+        (["cache", "--image", "label"], "no ScalarImage 'label'"),
+        (["cache", "--label", "seg"], "no LabelMap 'seg'"),
+        (["cache", "--window", "5", "5", "--patch-size", "8"], "window"),
+        (["cache", "--out", "nowhere/sheet.png", "--patch-size", "8"], "nowhere/sheet.png"),
+    ],
+)
+def test_show_refuses_what_it_cannot_draw(data, capsys, monkeypatch, arguments, what):
+    assert build(data) == 0
+    capsys.readouterr()
+    monkeypatch.chdir(data)
+    assert main(["show", *arguments]) == 2
+    errors = capsys.readouterr().err.strip().splitlines()
+    assert len(errors) == 1
+    assert errors[0].startswith("patchflow: error: ")
+    assert what in errors[0]
+    assert not (data / "sheet.png").exists()

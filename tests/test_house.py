@@ -25,7 +25,7 @@ LINES = (
     ("loading",),
     ("inference",),
     ("datamodule", "callbacks"),
-    ("adapters",),
+    ("adapters", "show"),
     ("testing",),
     ("cli", "demo", "__main__"),
 )
