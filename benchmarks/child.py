@@ -1,7 +1,7 @@
 """One contestant in a process of its own: prepares, warms up, then draws a round of batches for each line that it is sent.
 
-python -m benchmarks.child prepare|run NAME DATA SHAPE SUBJECTS PATCH BATCH WORKERS. In "run", each line of stdin is a number of seconds
-(a timed round) or "batches N"; each answer is a line of JSON.
+python -m benchmarks.child prepare|run NAME DATA SHAPE SUBJECTS PATCH BATCH WORKERS AUGMENT. In "run", each line of stdin is a number of
+seconds (a timed round) or "batches N"; each answer is a line of JSON.
 """
 
 import json
@@ -83,8 +83,8 @@ if __name__ == "__main__":
     # Answers go through a pipe of their own: packages print on stdout what they like.
     PIPE = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    task, name, data, shape, subjects, *sizes = sys.argv[1:]
-    settings = Settings(*(int(size) for size in sizes))
+    task, name, data, shape, subjects, *sizes, augment = sys.argv[1:]
+    settings = Settings(*(int(size) for size in sizes), augment)
     i, j, k = (int(n) for n in shape.split("x"))
     pairs = write_subjects(Path(data) / "nifti", (i, j, k), int(subjects))
     folder = prepare(name, Path(data), pairs, settings)

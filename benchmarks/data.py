@@ -33,11 +33,13 @@ class Settings:
         patch: voxels along each axis of a patch.
         batch: patches in a batch.
         workers: loader workers.
+        augment: "nnunet" for patches augmented as nnU-Net does, or each package's nearest equivalent; empty for none.
     """
 
     patch: int = 128
     batch: int = 2
     workers: int = 2
+    augment: str = ""
 
 
 def subject(shape: tuple[int, int, int], seed: int) -> tuple[Array, Array]:

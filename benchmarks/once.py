@@ -20,6 +20,17 @@ t = time.perf_counter()
 next(iter(patchflow_queue.queue(folder, Settings(patch), variant)))
 print(time.perf_counter() - t)
 """
+FIRST_AUGMENTED = """
+import sys, time
+from pathlib import Path
+from benchmarks.contestants import patchflow_queue
+from benchmarks.data import Settings
+folder, patch, every = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "every"
+t = time.perf_counter()
+queue = patchflow_queue.queue(folder, Settings(patch, augment="nnunet"), "thread contiguous", every=every)
+next(iter(queue))
+print(time.perf_counter() - t)
+"""
 BUILD = """
 import json, shutil, sys, time
 from pathlib import Path
@@ -92,6 +103,17 @@ def first_batch_seconds(course: Course, variant: str) -> float:
     """Seconds from before `open_cache` to the first batch in a fresh process, torch imported and kernels compiled before."""
     folder = course.folder / f"patchflow_queue-{course.patch}"
     return statistics.median(seconds(FIRST_BATCH, str(folder), str(course.patch), variant) for _ in range(3))
+
+
+def first_augmented_seconds(course: Course) -> tuple[float, float]:
+    """The same under the preset `nnunet`: as it draws, and with every one of its transforms happening, so that all kernels are loaded."""
+    folder = course.folder / f"patchflow_queue-{course.patch}"
+
+    def median(how: str) -> float:
+        return statistics.median(seconds(FIRST_AUGMENTED, str(folder), str(course.patch), how) for _ in range(3))
+
+    seconds(FIRST_AUGMENTED, str(folder), str(course.patch), "every")  # compiles what no process of this machine has needed before
+    return median("drawn"), median("every")
 
 
 def stats_share(course: Course) -> float:

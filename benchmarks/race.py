@@ -27,10 +27,11 @@ class Course:
     workers: int = 2
     rounds: int = 5
     seconds: float = 3.0
+    augment: str = ""
 
     def arguments(self, task: str, name: str) -> list[str]:
         numbers = (self.subjects, self.patch, self.batch, self.workers)
-        return [sys.executable, "-m", "benchmarks.child", task, name, str(self.folder), self.shape, *map(str, numbers)]
+        return [sys.executable, "-m", "benchmarks.child", task, name, str(self.folder), self.shape, *map(str, numbers), self.augment]
 
 
 class Runner:
@@ -124,6 +125,9 @@ def race(course: Course, reference: Runner, name: str) -> Result:
     missing = ALL[name].missing()
     if missing:
         result.problem = f"not installed: {', '.join(missing)} (pip install -c constraints.txt -e '.[bench]')"
+        return result
+    if course.augment and not ALL[name].augments:
+        result.problem = "has no transforms of its own"
         return result
     runner = Runner(course, name)
     try:

@@ -1,13 +1,16 @@
-"""nnU-Net v2: its nnUNetDataLoader on its own Blosc2 data, wrapped as nnUNetTrainer.get_dataloaders does, without transforms.
+"""nnU-Net v2: its nnUNetDataLoader on its own Blosc2 data, wrapped as nnUNetTrainer.get_dataloaders does.
 
 The data are what DefaultPreprocessor leaves for a CT: axes K, J, I, clipped to the foreground's percentiles 0.5 and 99.5 and z-scored,
 float32; label int16; class_locations from its own sampling function; blocks and chunks from its own comp_blosc2_params. Oversampling is
-its default, 0.33: of two patches, one is drawn anywhere and one on a class. num_cached and wait_time are the trainer's.
+its default, 0.33: of two patches, one is drawn anywhere and one on a class. num_cached and wait_time are the trainer's. Augmented,
+transforms and the larger patch that they start from are what the trainer's own methods give for this size, without deep supervision.
 """
 
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,11 +53,33 @@ def batches(folder: Path, settings: Settings, variant: str) -> Iterator[tuple[to
     warnings.simplefilter("ignore")
     patch = (settings.patch,) * 3
     labels = LabelManager({"background": 0, **{f"class{value}": value for value in CLASSES}}, regions_class_order=None)
+    transforms, initial = _training(patch, labels) if settings.augment else (None, patch)
     loader = nnUNetDataLoader(
-        nnUNetDatasetBlosc2(str(folder)), settings.batch, patch, patch, labels, oversample_foreground_percent=0.33, transforms=None
+        nnUNetDatasetBlosc2(str(folder)), settings.batch, initial, patch, labels, oversample_foreground_percent=0.33, transforms=transforms
     )
     augmenter = NonDetMultiThreadedAugmenter(
         loader, None, settings.workers, num_cached=max(6, settings.workers // 2), seeds=None, pin_memory=False, wait_time=0.002
     )
     for batch in augmenter:
         yield batch["data"], batch["target"]
+
+
+def _training(patch: tuple[int, int, int], labels: Any) -> tuple[Any, Any]:
+    """The trainer's transforms, and the size of the patches that they are given: larger, so that a rotation leaves no empty corners."""
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    trainer = SimpleNamespace(configuration_manager=SimpleNamespace(patch_size=list(patch)), print_to_log_file=lambda *_: None)
+    rotation, dummy_2d, initial, mirror_axes = nnUNetTrainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size(trainer)
+    transforms = nnUNetTrainer.get_training_transforms(
+        patch,
+        rotation,
+        None,
+        mirror_axes,
+        dummy_2d,
+        use_mask_for_norm=[False],
+        is_cascaded=False,
+        foreground_labels=labels.foreground_labels,
+        regions=None,
+        ignore_label=labels.ignore_label,
+    )
+    return transforms, initial

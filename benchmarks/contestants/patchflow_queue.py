@@ -1,4 +1,7 @@
-"""patchflow: its Queue with a LabelSampler, z-score folded into the read. Variants: worker kind and layout of the cache."""
+"""patchflow: its Queue with a LabelSampler, z-score folded into the read. Variants: worker kind and layout of the cache.
+
+Augmented, its recipe is `pf.augment.nnunet`, as it stands.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,14 +28,21 @@ def prepare(pairs: list[tuple[Path, Path]], folder: Path, settings: Settings) ->
         next(iter(queue(folder, settings, f"thread {layout}")))  # kernels are compiled once per machine
 
 
-def queue(folder: Path, settings: Settings, variant: str) -> pf.Queue:
+def queue(folder: Path, settings: Settings, variant: str, every: bool = False) -> pf.Queue:
+    """The queue; `every`: augmented, each transform happens to each patch, which no one would train with."""
     kind, layout = variant.split()
+    recipe = pf.augment.nnunet(settings.patch) if settings.augment else None
+    for step in recipe.transforms if recipe and every else ():
+        step.p = 1.0
+        if hasattr(step, "p_per_channel"):
+            step.p_per_channel = 1.0
     sampler = pf.LabelSampler(settings.patch, label="label", probabilities={0: len(CLASSES), **dict.fromkeys(CLASSES, 1)})
     return pf.Queue(
         pf.open_cache(folder / layout),
         sampler,
         samples_per_volume=1000,
         batch_size=settings.batch,
+        transform=recipe,
         num_workers=settings.workers,
         worker_kind="process" if kind == "process" else "thread",
         persistent_workers=True,

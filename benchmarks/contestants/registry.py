@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 
 class Contestant(NamedTuple):
-    """One row of the table."""
+    """One row of the table; `augments`: whether the package has transforms of its own."""
 
     module: str
     variant: str
+    augments: bool = True
 
     def load(self) -> ModuleType:
         return import_module(f"benchmarks.contestants.{self.module}")
@@ -31,6 +32,6 @@ PEERS = {
     "MONAI CacheDataset, DataLoader": Contestant("monai_cache", "process"),
     "MONAI CacheDataset, ThreadDataLoader": Contestant("monai_cache", "thread"),
     "MONAI CacheDataset, thread workers": Contestant("monai_cache", "threads"),
-    "medh5 PatchDataset": Contestant("medh5_dataset", ""),
+    "medh5 PatchDataset": Contestant("medh5_dataset", "", augments=False),
 }
 ALL = OURS | PEERS

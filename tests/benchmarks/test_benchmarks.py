@@ -72,6 +72,81 @@ def test_the_loading_benchmark_runs_and_writes_its_numbers(tmp_path: Path) -> No
     assert "memory grown over 50 batches" in done.stdout
 
 
+def test_the_augmented_loading_benchmark_runs_and_times_the_first_batch(tmp_path: Path) -> None:
+    numbers = tmp_path / "numbers.json"
+    arguments = ["--quick", "--augment", "nnunet", "--data", str(tmp_path), "--json", str(numbers), "--only", "patchflow, threads"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.loading", *arguments], cwd=REPOSITORY, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stderr + (tmp_path / "quick" / "log").read_text()
+    found = json.loads(numbers.read_text())
+    assert found["course"]["augment"] == "nnunet"
+    assert found["numbers"]["patchflow, threads: patches/s"] > 0
+    assert 0 < found["numbers"]["first augmented batch, every transform happening, s"] < 60
+
+
+def test_a_package_without_transforms_is_left_out_of_the_augmented_race() -> None:
+    from benchmarks import race
+
+    course = race.Course(Path(), "64x64x48", subjects=1, patch=32, augment="nnunet")
+    problem = race.race(course, reference=None, name="medh5 PatchDataset").problem  # type: ignore[arg-type]
+    assert problem.startswith(("has no transforms of its own", "not installed"))
+
+
+def test_the_augment_benchmark_runs_every_row_and_writes_its_numbers(tmp_path: Path) -> None:
+    from benchmarks.contestants.augment.rows import ROWS
+
+    numbers = tmp_path / "numbers.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.augment", "--quick", "--json", str(numbers)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(numbers.read_text())["rows"]
+    assert list(found) == [row.name for row in ROWS]
+    assert {name: row["patchflow"] for name, row in found.items() if not isinstance(row.get("patchflow"), float)} == {}
+    assert all(row["ratio"] > 0 for name, row in found.items() if name.endswith("against torch"))
+    assert "bound" in done.stdout
+
+
+def test_ratios_count_the_read_only_where_it_is_part_of_the_work() -> None:
+    from benchmarks import augment
+    from benchmarks.contestants.augment.rows import Row
+
+    times: dict[str, float | str] = {"patchflow": 3.0, "read": 1.0, "bgv2": 8.0, "MONAI": 6.0, "TorchIO": "not there: TypeError"}
+    assert augment.ratios(Row("blur"), times) == {"bound": 1, "without read": 2, "ratio with read": 2, "ratio": 3}
+    assert augment.ratios(Row("affine", spatial=True, bound=3), times)["ratio"] == 2
+    assert augment.ratios(Row("blur"), {"patchflow": "not there", "read": 1.0, "bgv2": 8.0}) == {"bound": 1}
+
+
+def test_a_transform_that_is_not_there_is_reported_and_ends_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from benchmarks import augment
+    from benchmarks.contestants.augment import patchflow_recipe, rows
+
+    material = rows.make_material(tmp_path, 16, (24, 24, 24))
+    row = rows.Row("of another world")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(patchflow_recipe.RECIPES, row.name, patchflow_recipe.recipe("RandomMiracle"))
+        numbers = augment.measure(row, material, {}, rounds=1)
+    assert str(numbers["patchflow"]).startswith("not there: AttributeError")
+    assert float(numbers["read"]) > 0
+    assert "RandomMiracle" in capsys.readouterr().out
+
+
+def test_a_peer_of_the_transforms_that_is_not_installed_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    from benchmarks import augment
+    from benchmarks.contestants.augment import bgv2
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bgv2, "NEEDS", ("batchgenerators_of_another_world",))
+        assert "bgv2" not in augment.installed_peers()
+    assert "bgv2: not installed: batchgenerators_of_another_world" in capsys.readouterr().out
+
+
 def test_a_peer_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     from benchmarks import race
     from benchmarks.contestants import nnunet
