@@ -9,7 +9,7 @@ import torch.nn.functional as F  # noqa: N812
 from patchflow.errors import TransformError
 from patchflow.geometry.location import PatchLocation
 from patchflow.geometry.maps import AffineStage, ElasticStage, SpatialMap
-from patchflow.kernels.plain_resample import _elastic
+from patchflow.kernels.plain_resample import displaced
 
 _CLOSE = 1e-4
 """Voxels: how near an inverted point has to come to where it belongs."""
@@ -79,5 +79,5 @@ def _undisplaced(stage: ElasticStage, points: torch.Tensor) -> torch.Tensor:
 def displacement(stage: ElasticStage, points: torch.Tensor) -> torch.Tensor:
     """The displacement at points (3, ...), in voxels."""
     low, high = (bound(points.flatten(1), dim=1).values.cpu().numpy() for bound in (torch.min, torch.max))
-    moved = _elastic(stage, list(points), low, high, separable=False)
+    moved = displaced(stage, list(points), low, high, separable=False)
     return torch.stack(moved) - points

@@ -11,10 +11,8 @@ from patchflow.augment.base import Context, ImageInfo, Parameters, SpatialTransf
 from patchflow.augment.ranges import Limits, RangeLike, RangesLike, axis_ranges, one_range
 from patchflow.errors import ArgumentError
 from patchflow.geometry.maps import CoarseStage, ElasticStage, SpatialMap, about
+from patchflow.kernels.displacement import FOLD_BOUND
 from patchflow.types import Affine
-
-FOLDING = 2.479472335
-"""No uniform cubic B-spline folds whose control points move by less than their spacing over this along each axis (Choi and Lee, 2000)."""
 
 
 class RandomFlip(SpatialTransform):
@@ -134,10 +132,10 @@ class RandomElastic(SpatialTransform):
         self.max_displacement = axis_ranges(max_displacement, "max_displacement", Limits(one_sided=True, least=0.0))
         self.fixed = not drawn
         for ends, apart in zip(self.max_displacement, spacings, strict=True):
-            if ends.high >= apart / FOLDING:
+            if ends.high >= apart / FOLD_BOUND:
                 raise ArgumentError(
                     f"max_displacement {max_displacement!r} may fold the anatomy: with control points {apart:g} mm apart it must stay "
-                    f"below {apart / FOLDING:.4g} mm; move it down or control_spacing up"
+                    f"below {apart / FOLD_BOUND:.4g} mm; move it down or control_spacing up"
                 )
 
     def draw(self, rng: np.random.Generator, context: Context) -> Parameters:

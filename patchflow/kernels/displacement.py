@@ -11,7 +11,7 @@ import torch
 
 from patchflow.geometry.maps import ElasticStage
 from patchflow.kernels.jit import inlined, kernel
-from patchflow.kernels.noise import _philox, _plain_philox
+from patchflow.kernels.noise import philox, plain_philox
 from patchflow.types import Array, Int3
 
 FOLD_BOUND = 2.479472335
@@ -45,7 +45,7 @@ def plain_control_points(stage: ElasticStage, low: Int3, high: Int3, device: tor
     """What `control_points` computes, bit for bit, on any device."""
     axes = [torch.arange(a, b, device=device) & 0xFFFFFFFF for a, b in zip(low, high, strict=True)]
     i, j, k = torch.meshgrid(*axes, indexing="ij")
-    words = torch.stack(_plain_philox(i, j, k, torch.full_like(i, _WORD), stage.key)[:3])
+    words = torch.stack(plain_philox(i, j, k, torch.full_like(i, _WORD), stage.key)[:3])
     amplitude = torch.tensor(stage.amplitude, dtype=torch.float64).to(device)
     return ((words.double() + 0.5) * 2.0**-31 - 1) * amplitude[:, None, None, None]
 
@@ -71,7 +71,7 @@ def _control_points(points: Array, low: Int3, k0: np.uint64, k1: np.uint64, ampl
         for j in range(points.shape[2]):
             one, two = _u(low[0] + i) & _MASK, _u(low[1] + j) & _MASK
             for k in range(points.shape[3]):
-                x, y, z, _ = _philox(one, two, _u(low[2] + k) & _MASK, _u(_WORD), k0, k1)
+                x, y, z, _ = philox(one, two, _u(low[2] + k) & _MASK, _u(_WORD), k0, k1)
                 points[0, i, j, k] = ((np.float64(x) + 0.5) * scale - 1) * amplitude[0]
                 points[1, i, j, k] = ((np.float64(y) + 0.5) * scale - 1) * amplitude[1]
                 points[2, i, j, k] = ((np.float64(z) + 0.5) * scale - 1) * amplitude[2]

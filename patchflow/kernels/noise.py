@@ -68,13 +68,13 @@ def plain_normal(
     blocks = torch.arange(start[2] >> 2, ((start[2] + size[2] - 1) >> 2) + 1, device=device)
     grids = torch.meshgrid(torch.arange(channels, device=device) + first_channel, i, j, blocks, indexing="ij")
     c, i, j, block = (grid & 0xFFFFFFFF for grid in grids)
-    words = _plain_philox(i, j, block, c, key)
+    words = plain_philox(i, j, block, c, key)
     normals = torch.stack([normal for pair in (0, 2) for normal in _plain_box_muller(words[pair], words[pair + 1])], dim=-1)
     lead = start[2] & 3  # a block holds four voxels, the patch may start within one
     return normals.reshape(*shape[:3], -1)[..., lead : lead + size[2]].float()
 
 
-def _plain_philox(c0: torch.Tensor, c1: torch.Tensor, c2: torch.Tensor, c3: torch.Tensor, key: int) -> tuple[torch.Tensor, ...]:
+def plain_philox(c0: torch.Tensor, c1: torch.Tensor, c2: torch.Tensor, c3: torch.Tensor, key: int) -> tuple[torch.Tensor, ...]:
     mask, k0, k1 = 0xFFFFFFFF, key & 0xFFFFFFFF, key >> 32
     for _ in range(_ROUNDS):
         p0, p1 = c0 * int(_M0), c2 * int(_M1)  # int64 wraps, which keeps all 64 bits
@@ -91,7 +91,7 @@ def _plain_box_muller(one: torch.Tensor, two: torch.Tensor) -> tuple[torch.Tenso
 
 
 @inlined
-def _philox(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
+def philox(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
     for _ in range(_ROUNDS):
         p0, p1 = c0 * _M0, c2 * _M1
         c0, c1, c2, c3 = (p1 >> _u(32)) ^ c1 ^ k0, p1 & _MASK, (p0 >> _u(32)) ^ c3 ^ k1, p0 & _MASK
@@ -118,7 +118,7 @@ def _row_words(i, j, block, channel, k0, k1, first, second, third, fourth):  # t
     """Four words for every block of four voxels of a row."""
     for b in range(first.size):
         counter = _u(block + b) & _MASK
-        w0, w1, w2, w3 = _philox(i, j, counter, channel, k0, k1)
+        w0, w1, w2, w3 = philox(i, j, counter, channel, k0, k1)
         first[b] = np.uint32(w0)
         second[b] = np.uint32(w1)
         third[b] = np.uint32(w2)

@@ -78,7 +78,7 @@ def _readings(source: SpatialMap, location: PatchLocation, device: torch.device,
             if isinstance(stage, AffineStage):
                 points = [_affine(row, points) for row in stage.matrix[:3].tolist()]
             elif isinstance(stage, ElasticStage):
-                points = _elastic(stage, points, low, high, separable=along_rows(source.stages[:n]))
+                points = displaced(stage, points, low, high, separable=along_rows(source.stages[:n]))
             else:
                 points, factor = _coarse(stage, points, None if nearer else next(uppers))
                 weight = weight * factor
@@ -100,7 +100,8 @@ def _affine(row: list[float], points: Points) -> torch.Tensor:
     return total + row[2] * points[2] if row[2] else total
 
 
-def _elastic(stage: ElasticStage, points: Points, low: Array, high: Array, *, separable: bool) -> Points:
+def displaced(stage: ElasticStage, points: Points, low: Array, high: Array, *, separable: bool) -> Points:
+    """Points, all between `low` and `high`, moved by the displacement there; `separable` is quicker, for rows along the lattice."""
     first, stop = lattice_box(stage, low, high)
     device = points[0].device
     lattice = torch.from_numpy(control_points(stage, first, stop)).to(device)

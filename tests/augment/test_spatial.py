@@ -6,9 +6,10 @@ import pytest
 from patchflow import seeding
 from patchflow.augment import RandomAffine, RandomAnisotropy, RandomElastic, RandomFlip, Recipe, Reciprocal
 from patchflow.augment.base import Context
-from patchflow.augment.spatial import FOLDING, euler
+from patchflow.augment.spatial import euler
 from patchflow.errors import ArgumentError
 from patchflow.geometry.location import PatchLocation, whole
+from patchflow.kernels.displacement import FOLD_BOUND
 
 ANCHOR = (10.0, 20.0, 30.0)
 
@@ -179,7 +180,7 @@ def test_elastic_displacements_are_millimetres():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((10, 10 / FOLDING), "may fold"),
+        ((10, 10 / FOLD_BOUND), "may fold"),
         ((20, (0, 9)), "may fold"),
         (((40, 40, 10), 5), "may fold.*10 mm apart"),
         ((32, (-1, 5)), "at least 0"),

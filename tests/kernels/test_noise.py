@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from patchflow.kernels.noise import _philox, _plain_philox, add_normal, make_rician, plain_normal, plain_rician
+from patchflow.kernels.noise import add_normal, make_rician, philox, plain_normal, plain_philox, plain_rician
 
 KEY = 0x0123456789ABCDEF
 
@@ -26,9 +26,9 @@ def noise(size, start=(0, 0, 0), key=KEY, channels=1):
 )
 def test_the_generator_gives_the_published_words(counter, key, words):
     c, k, expected = ([int(word, 16) for word in text.split()] for text in (counter, key, words))
-    plain = _plain_philox(*(torch.tensor(word) for word in c), k[0] | k[1] << 32)
+    plain = plain_philox(*(torch.tensor(word) for word in c), k[0] | k[1] << 32)
     assert [int(word) for word in plain] == expected
-    fast = _philox.py_func(*(np.uint64(word) for word in (*c, *k)))
+    fast = philox.py_func(*(np.uint64(word) for word in (*c, *k)))
     assert [int(word) for word in fast] == expected
 
 
