@@ -8,15 +8,15 @@ import ast
 import sys
 from collections.abc import Sequence
 
-from patchflow import preprocess
-from patchflow.augment.recipe import Recipe
+from patchflow import preprocess, show
+from patchflow.augment.config import load_recipe
 from patchflow.cache.build import build_cache
 from patchflow.cache.read import open_cache
 from patchflow.errors import ArgumentError, PatchflowError
 from patchflow.loading.queue import Queue
 from patchflow.preprocess.pipeline import Pipeline
 from patchflow.subjects import find_subjects
-from patchflow.types import Int3, count, int3
+from patchflow.types import count, int3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,18 +48,18 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", type=int, default=0)
     demo.set_defaults(run=_demo)
 
-    show = commands.add_parser("show", parents=[common], help="draw patches of a cache before and after a recipe into a PNG")
-    show.add_argument("cache", help="the cache's folder")
-    show.add_argument("recipe", nargs="?", help="nnunet, mri, ct or a YAML file (default: no augmentation)")
-    show.add_argument("--out", default="sheet.png", help="the PNG (default: %(default)s)")
-    show.add_argument("--subjects", nargs="+", metavar="NAME", help="of these subjects alone")
-    show.add_argument("--count", type=int, default=6, help="how many patches (default: %(default)s)")
-    show.add_argument("--seed", type=int, default=0)
-    show.add_argument("--patch-size", type=int, nargs="+", default=[96], metavar="VOXELS", help="one number or three (default: 96)")
-    show.add_argument("--image", metavar="NAME", help="the image to show (default: the first)")
-    show.add_argument("--label", metavar="NAME", help="the label map to outline (default: the first, if there is one)")
-    show.add_argument("--window", type=float, nargs=2, metavar=("LOW", "HIGH"), help="values shown black and white")
-    show.set_defaults(run=_show)
+    drawing = commands.add_parser("show", parents=[common], help="draw patches of a cache before and after a recipe into a PNG")
+    drawing.add_argument("cache", help="the cache's folder")
+    drawing.add_argument("recipe", nargs="?", help="nnunet, mri, ct or a YAML file (default: no augmentation)")
+    drawing.add_argument("--out", default="sheet.png", help="the PNG (default: %(default)s)")
+    drawing.add_argument("--subjects", nargs="+", metavar="NAME", help="of these subjects alone")
+    drawing.add_argument("--count", type=int, default=6, help="how many patches (default: %(default)s)")
+    drawing.add_argument("--seed", type=int, default=0)
+    drawing.add_argument("--patch-size", type=int, nargs="+", default=[96], metavar="VOXELS", help="one number or three (default: 96)")
+    drawing.add_argument("--image", metavar="NAME", help="the image to show (default: the first)")
+    drawing.add_argument("--label", metavar="NAME", help="the label map to outline (default: the first, if there is one)")
+    drawing.add_argument("--window", type=float, nargs=2, metavar=("LOW", "HIGH"), help="values shown black and white")
+    drawing.set_defaults(run=_show)
 
     cache = commands.add_parser("cache", help="build, describe or check a cache").add_subparsers(required=True, metavar="COMMAND")
     build = cache.add_parser("build", parents=[common], help="build a cache of the subjects in a folder, or go on with one")
@@ -91,8 +91,6 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    from patchflow import show  # for this command alone
-
     cache = open_cache(options.cache)
     if options.subjects:
         cache = cache.subset(options.subjects)
@@ -104,7 +102,7 @@ def _show(options: argparse.Namespace) -> int:
         cache,
         show.foreground_sampler(cache, size, label),
         samples_per_volume=-(-number // len(cache)),
-        transform=None if options.recipe is None else _recipe(options.recipe, size),
+        transform=None if options.recipe is None else load_recipe(options.recipe, size),
         seed=options.seed,
         shuffle=False,
         keys=[image] if label is None else [image, label],
@@ -113,12 +111,6 @@ def _show(options: argparse.Namespace) -> int:
     show.sheet(queue, options.out, number=number, image=image, label=label, window=options.window, title=title)
     print(f"{options.out}: {number} patch{'es' if number > 1 else ''}")
     return 0
-
-
-def _recipe(source: str, patch_size: Int3) -> Recipe:
-    from patchflow.augment.config import load_recipe  # reads YAML, which no other command needs
-
-    return load_recipe(source, patch_size)
 
 
 def _build(options: argparse.Namespace) -> int:

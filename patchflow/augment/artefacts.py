@@ -7,10 +7,9 @@ import numpy as np
 import torch
 
 from patchflow.augment.base import Context, IntensityTransform, Parameters, suits_kernels
-from patchflow.augment.counts import draw_count, whole_range
+from patchflow.augment.counts import draw_count, voxel_axes, whole_range
 from patchflow.augment.lines import Weights, add_to_lines, encoding_axis, even_gains, frequencies, lines_through
 from patchflow.augment.ranges import NOT_NEGATIVE, Limits, RangeLike, one_range
-from patchflow.augment.spatial import voxel_axes
 from patchflow.errors import ArgumentError
 from patchflow.geometry.location import PatchLocation
 from patchflow.kernels.polynomial import apply_field, plain_field

@@ -205,7 +205,7 @@ class IntensityTransform(Transform):
         return STILL
 
     def windows(self, parameters: Parameters, context: Context) -> Sequence[PatchLocation]:
-        """Other places of the image, as it is before this transform, that `apply` needs: it finds them in `context.windows`.
+        """Other places of the image, as it is before this transform, that `apply` needs, and finds in `context.windows`, not to be changed.
 
         `context.location` is what `apply` will be given.
         """

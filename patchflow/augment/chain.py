@@ -52,7 +52,7 @@ class Chain:
         link, at = self._links[number - 1], self._at(location, patch)
         grown = replace(at, location=location.grown(_reach(link, at)))
         places = self._places(number - 1, grown.location, patch)
-        for window in _windows(link, grown):
+        for window in _distinct(_windows(link, grown)):
             places += self._places(number - 1, window, window)
         return places
 
@@ -66,8 +66,9 @@ class Chain:
         kept = _scratch(number, (self._context.info.channels, *grown.size)) if larger and self._on_cpu else None
         given = self._after(number - 1, grown, patch, kept if larger else out)
         at = replace(at, location=grown)
-        windows = [self._after(number - 1, window, window, None) for window in _windows(link, at)]
-        result = _changed(link, given, at, windows)
+        asked = _windows(link, at)
+        read = {window: self._after(number - 1, window, window, None) for window in _distinct(asked)}
+        result = _changed(link, given, at, [[read[window] for window in windows] for windows in asked])
         self._clock.lap(link[0].name)
         if larger:
             middle = result[(slice(None), *location.within(grown))]
@@ -95,21 +96,24 @@ def _reach(link: Link, context: Context) -> Int3:
     return i, j, k
 
 
-def _windows(link: Link, context: Context) -> list[PatchLocation]:
-    if type(link[0]).windows is IntensityTransform.windows:
-        return []
-    return [window for _, drawn in _each(link, context) for window in link[0].windows(drawn, context)]
+def _windows(link: Link, context: Context) -> list[Sequence[PatchLocation]]:
+    """What the transform asks for, for each of the parts that it changes."""
+    return [link[0].windows(drawn, context) for _, drawn in _each(link, context)]
 
 
-def _changed(link: Link, patch: torch.Tensor, context: Context, windows: list[torch.Tensor]) -> torch.Tensor:
+def _distinct(asked: Sequence[Sequence[PatchLocation]]) -> list[PatchLocation]:
+    """The windows, each once: those of channels mostly are the same."""
+    return list(dict.fromkeys(window for windows in asked for window in windows))
+
+
+def _changed(link: Link, patch: torch.Tensor, context: Context, windows: Sequence[Sequence[torch.Tensor]]) -> torch.Tensor:
     """What the transform makes of a patch, possibly in place; what a transform of the user's own returns is checked."""
     step = link[0]
     trusted = type(step).__dict__.get("trusted", False)  # a subclass is not trusted for its parent's sake
     parts = _each(link, context)
-    for channels, drawn in parts:
+    for (channels, drawn), given_windows in zip(parts, windows, strict=True):
         given = patch[channels]
-        number = len(step.windows(drawn, context)) if windows else 0
-        mine, windows = tuple(window[channels] for window in windows[:number]), windows[number:]
+        mine = tuple(window[channels] for window in given_windows)
         try:
             with nullcontext() if trusted else one_thread():
                 result = step.apply(given, drawn, replace(context, windows=mine))

@@ -1,4 +1,4 @@
-"""Ranges of whole numbers, both ends included: counts, and sizes in voxels."""
+"""Whole numbers that users give: ranges of them, both ends included, for counts and sizes in voxels; and voxel axes."""
 
 from collections.abc import Sequence
 from numbers import Integral
@@ -40,6 +40,15 @@ def whole_ranges(value: int | Sequence[int], name: str, least: int = 0) -> Count
     numbers = numbers * (6 // len(numbers))
     i, j, k = (_ordered(low, high, name, value) for low, high in zip(numbers[::2], numbers[1::2], strict=True))
     return i, j, k
+
+
+def voxel_axes(axes: int | Sequence[int]) -> tuple[int, ...]:
+    """Read one or several of the voxel axes 0 (I), 1 (J), 2 (K), each once; raises `ArgumentError` otherwise."""
+    given: list[Any] = list(axes) if isinstance(axes, (Sequence, np.ndarray)) else [axes]
+    wrong = any(isinstance(axis, (bool, np.bool_)) or not isinstance(axis, Integral) or axis not in (0, 1, 2) for axis in given)
+    if not given or wrong or len(set(given)) < len(given):
+        raise ArgumentError(f"axes must be some of 0, 1, 2 (I, J, K), each once, not {axes!r}")
+    return tuple(int(axis) for axis in given)
 
 
 def draw_count(ends: Count, rng: np.random.Generator) -> int:

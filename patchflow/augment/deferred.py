@@ -20,6 +20,7 @@ from patchflow.geometry.maps import SpatialMap
 from patchflow.kernels.pointwise import plain_tensor_map
 from patchflow.kernels.resample import Box, plain_resample, touched_box
 
+_CPU = torch.device("cpu")
 _STILL = SpatialMap(())
 _INDEXABLE = {"uint16": np.int32, "uint32": np.int64, "uint64": np.int64, "float16": np.float32}
 """Stored dtypes that PyTorch does not index or compute with on every device, and what takes their place."""
@@ -39,6 +40,10 @@ class Region:
     box: Box | None
     voxels: torch.Tensor | None
 
+    def to(self, device: torch.device | str, non_blocking: bool) -> "Region":
+        """The same with its voxels on a device."""
+        return self if self.voxels is None else replace(self, voxels=self.voxels.to(device, non_blocking=non_blocking))
+
 
 @dataclass(frozen=True)
 class Deferred:
@@ -48,6 +53,7 @@ class Deferred:
         recipe, parameters, context: what is to be done, and where.
         works: the same, for each image.
         regions: of each image, the voxels that it is made of.
+        device: where they are.
     """
 
     recipe: Recipe
@@ -55,30 +61,17 @@ class Deferred:
     context: Context
     works: Sequence[Work]
     regions: Mapping[str, Sequence[Region]]
+    device: torch.device = _CPU
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Deferred":
         """The same with its voxels on a device."""
-        moved = {
-            name: [
-                replace(part, voxels=None if part.voxels is None else part.voxels.to(device, non_blocking=non_blocking)) for part in parts
-            ]
-            for name, parts in self.regions.items()
-        }
-        return replace(self, regions=moved)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all voxels that were read."""
-        return sum(part.voxels.nbytes for parts in self.regions.values() for part in parts if part.voxels is not None)
+        moved = {name: [part.to(device, non_blocking) for part in parts] for name, parts in self.regions.items()}
+        return replace(self, regions=moved, device=torch.device(device))
 
     @torch.no_grad()
-    def make(self, device: torch.device | str | None = None) -> Sample:
-        """The patch: each image (C, i, j, k) on the device of its voxels, or on `device`, float32 or in the dtype of the labels."""
-        moved = self if device is None else self.to(device)
-        target = torch.device("cpu") if device is None else torch.device(device)
-        for parts in moved.regions.values():
-            target = next((part.voxels.device for part in parts if part.voxels is not None), target)
-        sample = {work.name: _made(work, iter(moved.regions[work.name]), target) for work in self.works}
+    def make(self) -> Sample:
+        """The patch: each image (C, i, j, k) on the device, float32 or in the dtype of the labels."""
+        sample = {work.name: _chain(work, iter(self.regions[work.name]), self.device).make(work.context.location) for work in self.works}
         self.recipe.apply_callables(sample, self.context, self.parameters, Clock(None))
         return sample
 
@@ -103,7 +96,7 @@ def defer(
 
 
 def _regions(work: Work, entry: Source, pin_memory: bool) -> Iterator[Region]:
-    for place in _chain(work, iter(()), torch.device("cpu")).places(work.context.location):
+    for place in _chain(work, iter(()), _CPU).places(work.context.location):
         box = touched_box(work.map or _STILL, place, work.context.shape, work.how.interpolation, work.how.outside)
         if box is None:
             yield Region(place, None, None)
@@ -113,10 +106,6 @@ def _regions(work: Work, entry: Source, pin_memory: bool) -> Iterator[Region]:
         voxels = torch.empty(stored.shape, dtype=torch.from_numpy(np.empty(0, dtype)).dtype, pin_memory=pin_memory)
         voxels.numpy()[...] = stored
         yield Region(place, box, voxels)
-
-
-def _made(work: Work, regions: Iterator[Region], device: torch.device) -> torch.Tensor:
-    return _chain(work, regions, device).make(work.context.location)
 
 
 def _chain(work: Work, regions: Iterator[Region], device: torch.device) -> Chain:

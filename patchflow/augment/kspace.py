@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from patchflow.augment.base import Context, IntensityTransform, Parameters, suits_kernels
+from patchflow.augment.counts import voxel_axes
 from patchflow.augment.lines import Weights, add_to_lines, encoding_axis, even_gains, frequencies, lines_through
 from patchflow.augment.ranges import Limits, RangeLike, RangesLike, axis_ranges, one_range
-from patchflow.augment.spatial import affine_map, voxel_axes
+from patchflow.augment.spatial import affine_map
 from patchflow.geometry.location import PatchLocation
 from patchflow.geometry.maps import SpatialMap
 from patchflow.kernels.pointwise import IntensityMap

@@ -90,7 +90,7 @@ class RandomCutout(IntensityTransform):
                 plain_fill_boxes(patch, inside, value)
             return patch
         for box in parameters["boxes"]:
-            part = _common(PatchLocation(box[:3], box[3:]), here)
+            part = here.common(PatchLocation(box[:3], box[3:]))
             if part is not None:
                 voxels = patch[:, *part.within(here)]
                 voxels.copy_(_noise(voxels, part.start, parameters["key"], float(known.mean), float(known.std)))
@@ -155,7 +155,7 @@ class RandomSwap(IntensityTransform):
 
     def windows(self, parameters: Parameters, context: Context) -> list[PatchLocation]:
         here = context.location
-        return [source for _, source in self._moves(parameters, here) if _beyond(source, here)]
+        return [source for _, source in self._moves(parameters, here) if not here.holds(source)]
 
     def apply(self, patch: torch.Tensor, parameters: Parameters, context: Context) -> torch.Tensor:
         here = context.location
@@ -167,7 +167,7 @@ class RandomSwap(IntensityTransform):
             plain_swap_boxes(patch, inside, self.patch_size)
         fetched, moves = iter(context.windows), []
         for target, source in self._moves(parameters, here):  # all are read before any is written
-            moves.append((target, next(fetched) if _beyond(source, here) else patch[:, *source.within(here)].clone()))
+            moves.append((target, patch[:, *source.within(here)].clone() if here.holds(source) else next(fetched)))
         for target, voxels in moves:
             patch[:, *target.within(here)] = voxels
         return patch
@@ -184,22 +184,10 @@ class RandomSwap(IntensityTransform):
         _, partly = self._split(parameters, here)
         for pair in partly.tolist():
             for to, come in ((pair[:3], pair[3:]), (pair[3:], pair[:3])):
-                target = _common(PatchLocation(to, self.patch_size), here)
+                target = here.common(PatchLocation(to, self.patch_size))
                 if target is not None:
                     i, j, k = (c + a - b for c, a, b in zip(come, target.start, to, strict=True))
                     yield target, PatchLocation((i, j, k), target.size)
-
-
-def _common(one: PatchLocation, other: PatchLocation) -> PatchLocation | None:
-    """The voxels of both."""
-    starts = [max(a, b) for a, b in zip(one.start, other.start, strict=True)]
-    sizes = [min(a, b) - start for a, b, start in zip(one.stop, other.stop, starts, strict=True)]
-    return PatchLocation((starts[0], starts[1], starts[2]), (sizes[0], sizes[1], sizes[2])) if min(sizes) > 0 else None
-
-
-def _beyond(part: PatchLocation, here: PatchLocation) -> bool:
-    """Whether some of `part` lies outside `here`."""
-    return any(a < b or c > d for a, b, c, d in zip(part.start, here.start, part.stop, here.stop, strict=True))
 
 
 def _noise(voxels: torch.Tensor, start: Int3, key: int, mean: float, std: float) -> torch.Tensor:

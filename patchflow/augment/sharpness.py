@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from patchflow.augment.base import Context, IntensityTransform, Parameters, suits_kernels
+from patchflow.augment.counts import voxel_axes
 from patchflow.augment.ranges import NOT_NEGATIVE, Limits, Range, RangeLike, Ranges, RangesLike, axis_ranges, one_range
 from patchflow.errors import ArgumentError
 from patchflow.kernels.blur import Weights, filter_middle, gaussian, plain_filter
@@ -161,7 +162,7 @@ class RandomLowResolution(IntensityTransform):
     ) -> None:
         super().__init__(p=p, keys=keys, per_channel=per_channel, p_per_channel=p_per_channel)
         self.zoom, self.isotropic = axis_ranges(_up_to_one(zoom), "zoom", Limits(above=0.0, most=1.0)), bool(isotropic)
-        self.axes = _checked_axes(axes)
+        self.axes = voxel_axes(axes)
         _agree(self.zoom, "zoom", self.isotropic)
 
     def draw(self, rng: np.random.Generator, context: Context) -> Parameters:
@@ -203,14 +204,6 @@ def _checked_unit(unit: Unit) -> Unit:
     if unit not in ("mm", "voxel"):
         raise ArgumentError(f'unit must be "mm" or "voxel", not {unit!r}')
     return unit
-
-
-def _checked_axes(axes: Any) -> tuple[int, ...]:
-    given = list(axes) if isinstance(axes, (Sequence, np.ndarray)) and not isinstance(axes, str) else [axes]
-    wrong = any(isinstance(axis, (bool, np.bool_)) or not isinstance(axis, (int, np.integer)) or axis not in (0, 1, 2) for axis in given)
-    if not given or wrong or len(set(given)) != len(given):
-        raise ArgumentError(f"axes must be some of 0, 1, 2 (I, J, K), each once, not {axes!r}")
-    return tuple(sorted(int(axis) for axis in given))
 
 
 def _up_to_one(zoom: Any) -> Any:

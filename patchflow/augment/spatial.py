@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from patchflow.augment.base import Context, ImageInfo, Parameters, SpatialTransform
+from patchflow.augment.counts import voxel_axes
 from patchflow.augment.ranges import Limits, RangeLike, RangesLike, axis_ranges, one_range
 from patchflow.errors import ArgumentError
 from patchflow.geometry.maps import CoarseStage, ElasticStage, SpatialMap, about
@@ -189,14 +190,6 @@ class RandomAnisotropy(SpatialTransform):
     def map(self, parameters: Parameters, context: Context) -> SpatialMap:
         axis = parameters["axis"]
         return SpatialMap((CoarseStage(axis, parameters["downsampling"], context.anchor[axis]),))
-
-
-def voxel_axes(axes: int | Sequence[int]) -> tuple[int, ...]:
-    """Read one or several of the voxel axes 0 (I), 1 (J), 2 (K), each once; raises `ArgumentError` otherwise."""
-    given: tuple[Any, ...] = tuple(axes) if isinstance(axes, (Sequence, np.ndarray)) else (axes,)
-    if not given or any(isinstance(axis, bool) or axis not in (0, 1, 2) for axis in given) or len(set(given)) < len(given):
-        raise ArgumentError(f"axes must be voxel axes from 0, 1 and 2, each once, not {axes!r}")
-    return tuple(int(axis) for axis in given)
 
 
 def affine_map(

@@ -75,6 +75,16 @@ class PatchLocation:
         i, j, k = (slice(a - b, a - b + n) for a, b, n in zip(self.start, other.start, self.size, strict=True))
         return i, j, k
 
+    def holds(self, other: "PatchLocation") -> bool:
+        """Whether all of another box lies in this one."""
+        return all(a <= b and d <= c for a, b, c, d in zip(self.start, other.start, self.stop, other.stop, strict=True))
+
+    def common(self, other: "PatchLocation") -> "PatchLocation | None":
+        """The voxels of both boxes; None where there are none."""
+        starts = [max(a, b) for a, b in zip(self.start, other.start, strict=True)]
+        i, j, k = (min(a, b) - start for a, b, start in zip(self.stop, other.stop, starts, strict=True))
+        return PatchLocation((starts[0], starts[1], starts[2]), (i, j, k)) if min(i, j, k) > 0 else None
+
 
 Outside = Literal["constant", "border", "reflect"]
 """What lies outside a volume: one value, the nearest voxel inside, or the mirror image (d c b | a b c d | c b a)."""

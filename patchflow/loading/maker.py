@@ -41,6 +41,7 @@ class PatchMaker:
     recipe: Recipe
     seed: int
     keys: tuple[str, ...] | None
+    history: bool = False
     defers: bool = False
     pin_memory: bool = False
 

@@ -124,8 +124,8 @@ class Queue:
         for entry in self.cache:
             sampler.check(entry)
             recipe.check(entry.images)
-        self.pin_memory, self.history = checked_pinning(pin_memory), bool(history)
-        self._maker = PatchMaker(self.cache, sampler, recipe, self.plan.seed, keys, defers, self.pin_memory)
+        self.pin_memory = checked_pinning(pin_memory)
+        self._maker = PatchMaker(self.cache, sampler, recipe, self.plan.seed, keys, bool(history), defers, self.pin_memory)
         if defers:
             self._layout = BatchLayout((), self.batch_size, 0)  # voxels come in boxes of any size, in memory of their own
         self.prefetch = self._choose_prefetch(prefetch, memory_budget)
@@ -174,7 +174,7 @@ class Queue:
         slots, workers = self._take_kept() or self._start()
         complete = False
         try:
-            for step, batch in Stream(self._maker, self.plan, epoch, steps, slots, workers, self.prefetch, self._stats, self.history):
+            for step, batch in Stream(self._maker, self.plan, epoch, steps, slots, workers, self.prefetch, self._stats):
                 self._position.took(epoch, steps.taken(step))
                 yield batch
                 del batch  # or its slot would stay in use

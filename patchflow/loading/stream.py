@@ -38,7 +38,6 @@ class Stream:
         slots, workers: where and by whom.
         prefetch: batches that are made ahead; needs as many slots, and `SPARE` more for those with the consumer.
         stats: counted into.
-        history: whether batches hold the parameters that were drawn.
     """
 
     def __init__(
@@ -51,9 +50,7 @@ class Stream:
         workers: Workers,
         prefetch: int,
         stats: QueueStats,
-        history: bool = False,
     ) -> None:
-        self._history = history
         self._maker, self._plan, self._epoch, self._steps = maker, plan, epoch, steps
         self._slots, self._workers, self._prefetch, self._stats = slots, workers, prefetch, stats
         self._pending: deque[_Pending] = deque()
@@ -109,7 +106,7 @@ class Stream:
         batch["location"] = torch.from_numpy(np.stack([patch.location.as_array() for patch in done]))
         batch["index"] = torch.tensor([request.index for request in pending.requests], dtype=torch.int64)
         batch["subject"] = [self._maker.cache.names[request.entry] for request in pending.requests]
-        if self._history:
+        if self._maker.history:
             batch["history"] = [patch.parameters for patch in done]
         if self._maker.defers:
             batch["deferred"] = DeferredBatch([patch.deferred for patch in done if patch.deferred is not None], self._maker.dtypes)

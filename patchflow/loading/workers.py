@@ -32,7 +32,7 @@ class Done:
     task: Task
     location: PatchLocation
     nanoseconds: dict[str, int]
-    parameters: dict[str, Any]
+    parameters: dict[str, Any] | None = None
     deferred: Deferred | None = None
 
 
@@ -57,7 +57,7 @@ def carry_out(maker: PatchMaker, slots: Slots, task: Task) -> Done:
     else:
         views = slots.layout.views(slots.storages[task.slot], slots.layout.batch_size)
         made = maker.make(task.request, {name: view[task.row] for name, view in views.items()})
-    return Done(task, made.location, made.nanoseconds, made.parameters, made.deferred)
+    return Done(task, made.location, made.nanoseconds, made.parameters if maker.history else None, made.deferred)
 
 
 def failure(maker: PatchMaker, request: Request, error: BaseException | str) -> WorkerError:

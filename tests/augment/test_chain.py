@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from exactness import assert_patch_is_crop
 
 from patchflow import seeding
 from patchflow.augment import IntensityTransform, RandomAffine, RandomBrightness, RandomNoise, Recipe
@@ -46,10 +47,6 @@ class Echo(IntensityTransform):
         return patch + context.windows[0]
 
 
-def around(entry, margin=12):
-    return PatchLocation((-margin,) * 3, tuple(n + 2 * margin for n in entry.shape))
-
-
 @pytest.mark.parametrize(
     "steps",
     [
@@ -66,11 +63,7 @@ def around(entry, margin=12):
 def test_a_patch_is_the_crop_of_the_whole(make_entry, steps, location):
     entry, recipe = make_entry(SHAPE, channels=2), Recipe(steps, fill=1)
     for seed in range(4):
-        parameters = recipe.draw(seeding.generator(seed), entry, location)
-        volume = recipe.apply(entry, around(entry), parameters)["image"]
-        patch = recipe.apply(entry, location, parameters)["image"]
-        crop = volume[(slice(None), *location.within(around(entry)))]
-        np.testing.assert_allclose(patch.numpy(), crop.numpy(), atol=1e-4)
+        assert_patch_is_crop(recipe, entry, location, seed, margin=12)
 
 
 def test_the_mean_of_neighbours_is_right_at_the_patch_border(make_entry):
@@ -133,3 +126,19 @@ def test_what_is_returned_is_checked_with_its_reach(make_entry):
     parameters = recipe.draw(seeding.generator(0), entry, location)
     with pytest.raises(TransformError, match="a transform keeps shape and dtype"):
         recipe.apply(entry, location, parameters)
+
+
+def test_windows_that_channels_share_are_read_once(make_entry, monkeypatch):
+    class Twice(Echo):
+        def draw(self, rng, context):
+            return {"shift": 3}
+
+    entry, location = make_entry(SHAPE, channels=3), PatchLocation((3, 4, 5), (6, 7, 8))
+    recipe = Recipe([Twice(per_channel=True)])
+    parameters = recipe.draw(seeding.generator(0), entry, location)
+    plain, places, read = Recipe([]), [], entry.read
+    there = plain.apply(entry, PatchLocation((3, 4, 8), (6, 7, 8)), {"anchor": [0, 0, 0], "steps": []})["image"]
+    here = plain.apply(entry, location, {"anchor": [0, 0, 0], "steps": []})["image"]
+    monkeypatch.setattr(entry, "read", lambda name, place, **more: (places.append((name, place.start)), read(name, place, **more))[1])
+    torch.testing.assert_close(recipe.apply(entry, location, parameters)["image"], here + there)
+    assert sorted(places) == [("image", (3, 4, 5)), ("image", (3, 4, 8)), ("label", (3, 4, 5))]

@@ -92,6 +92,7 @@ def test_only_what_the_map_touches_is_read(make_entry):
     assert nothing.regions["image"][0].voxels is None
     assert nothing.make()["image"].eq(0).all()
     assert nothing.make()["label"].dtype == torch.uint8
+    assert nothing.to("meta").make()["image"].device.type == "meta"  # nothing was read that would say where it is to be
 
 
 def test_callables_run_on_the_device_with_the_patchs_generator(make_entry):
