@@ -1,4 +1,4 @@
-"""Files that stand under their name whole, or not at all."""
+"""What the machine gives: files that stand under their name whole, or not at all, and memory."""
 
 import os
 from collections.abc import Iterator
@@ -36,3 +36,14 @@ def _flush(path: Path, access: int) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def machine_memory() -> int:
+    """Bytes of memory that this process may use: the machine's, or its control group's limit."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            memory = min(memory, int(Path(path).read_text()))
+        except (OSError, ValueError):
+            continue  # no such group, or "max"
+    return memory

@@ -8,7 +8,7 @@ Each raises an `AssertionError` that says which promise was broken, and how it w
 
 import json
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,10 @@ from patchflow.augment.recipe import Recipe
 from patchflow.errors import UnknownNameError
 from patchflow.geometry.location import PatchLocation, clamped, whole
 from patchflow.inference.aggregator import check_prediction
-from patchflow.inference.grid import PatchSource
-from patchflow.inference.predict import Predictions, evaluating, named_outputs
+from patchflow.inference.engine import evaluating
+from patchflow.inference.settings import named_outputs
+from patchflow.inference.sources import PatchSource
+from patchflow.inference.views import Model
 from patchflow.sampling.base import Sampler
 from patchflow.seeding import foreign_generators, generator
 from patchflow.types import SizeLike, int3
@@ -130,7 +132,7 @@ def check_source(source: PatchSource) -> None:
     raise AssertionError("reading an image of an unknown name must raise an UnknownNameError")
 
 
-def check_model(model: Callable[[torch.Tensor], Predictions], patch_size: SizeLike, channels: int = 1, seed: int = 0) -> None:
+def check_model(model: Model, patch_size: SizeLike, channels: int = 1, seed: int = 0) -> None:
     """Check that a model suits `predict`.
 
     In evaluation mode it returns finite tensors (B, C, i, j, k) of the windows' size, or several by name; calling it again gives the same
@@ -149,7 +151,7 @@ def check_model(model: Callable[[torch.Tensor], Predictions], patch_size: SizeLi
     size = int3(patch_size, "patch_size")
     windows = [whole(size), whole(size)]
     batch = torch.from_numpy(generator(seed).standard_normal((2, channels, *size), dtype=np.float32))
-    with evaluating(model):
+    with evaluating([model]):
         together = _outputs(model, batch, windows)
         again = _outputs(model, batch, windows)
         alone = [_outputs(model, window[None], windows[:1]) for window in batch]
@@ -165,10 +167,8 @@ def check_model(model: Callable[[torch.Tensor], Predictions], patch_size: SizeLi
         _expect(_close(single, prediction, scale), f"{what} of a window depends on the other windows of its batch")
 
 
-def _outputs(
-    model: Callable[[torch.Tensor], Predictions], batch: torch.Tensor, windows: Sequence[PatchLocation]
-) -> dict[str, torch.Tensor]:
-    outputs, _ = named_outputs(model(batch), "random windows", windows)
+def _outputs(model: Model, batch: torch.Tensor, windows: Sequence[PatchLocation]) -> dict[str, torch.Tensor]:
+    outputs = named_outputs(model(batch), "random windows", windows)
     for prediction in outputs.values():
         check_prediction(prediction, "random windows", windows, windows[0].size)
     return {name: prediction.double() for name, prediction in outputs.items()}

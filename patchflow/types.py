@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Sequence
+from fractions import Fraction
 from math import isfinite
 from numbers import Integral, Real
 from typing import Any
@@ -71,3 +72,34 @@ def _voxels(part: Any, what: str, value: Any, minimum: int) -> int:
     if part < minimum:
         raise ArgumentError(f"{what} must be at least {minimum} along every axis, not {value!r}")
     return int(part)
+
+
+ScaleLike = float | Fraction | Sequence[float | Fraction]
+"""A rational number for all three axes, or three."""
+
+_LARGEST_DENOMINATOR = 64
+
+
+def fraction3(value: ScaleLike, what: str) -> tuple[Fraction, Fraction, Fraction]:
+    """Read a rational factor: a number for all axes, or three; 0.3333 is no third, Fraction(1, 3) and 1 / 3 are.
+
+    Args:
+        value: what the user gave.
+        what: the argument's name, for the error.
+
+    Raises:
+        ArgumentError: for anything that is not above 0, or no fraction with a denominator of at most 64.
+    """
+    parts: Any = value if isinstance(value, (list, tuple, np.ndarray)) else (value,) * 3
+    if len(parts) != 3:
+        raise ArgumentError(f"{what} must be a number or three (I, J, K), not {value!r}: it has {len(parts)} values")
+    result = []
+    for part in parts:
+        if isinstance(part, bool) or not isinstance(part, Real) or not isfinite(part) or part <= 0:
+            raise ArgumentError(f"{what} must be a number above 0, not {part!r}")
+        exact = part if isinstance(part, Fraction) else Fraction(float(part))
+        near = exact.limit_denominator(_LARGEST_DENOMINATOR)
+        if abs(near - exact) > Fraction(1, 10**9):
+            raise ArgumentError(f"{what} must be a fraction of small numbers, such as Fraction(1, 3), not {part!r}")
+        result.append(near)
+    return result[0], result[1], result[2]

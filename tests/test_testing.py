@@ -9,7 +9,7 @@ import patchflow as pf
 from patchflow import testing
 from patchflow.augment.base import IntensityTransform, SpatialTransform
 from patchflow.geometry.location import PatchLocation
-from patchflow.inference.grid import MemorySource, as_source
+from patchflow.inference.sources import MemorySource, as_source
 from patchflow.sampling.base import Sampler, uniform_location
 
 IMAGE = np.random.default_rng(0).integers(-500, 1500, (2, 14, 17, 12)).astype(np.int16)

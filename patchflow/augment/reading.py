@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -13,7 +13,16 @@ from patchflow.errors import TransformError
 from patchflow.geometry.location import Outside, PatchLocation, voxels_inside
 from patchflow.geometry.maps import SpatialMap
 from patchflow.kernels.resample import Interpolation, resample, touched_box
-from patchflow.types import Array
+from patchflow.types import Array, Int3
+
+
+class Reads(Protocol):
+    """What patches can be read from."""
+
+    @property
+    def shape(self) -> Int3: ...
+    def read(self, name: str, location: PatchLocation, *, out: Array | None = None, fill: float = 0) -> Array: ...
+
 
 Stages = dict[str, int]
 """Nanoseconds spent so far in each stage: "read", "spatial" and the name of each transform."""
@@ -104,7 +113,7 @@ def read_through(
     copy = source.as_copy(location) if source is not None else None
     if source is None or copy is not None:
         view = target if copy is None else target[(slice(None), *(slice(None, None, -1 if back else 1) for back in copy.mirrored))]
-        _copy(entry, name, location if copy is None else copy.location, view, how)
+        read_padded(entry, name, location if copy is None else copy.location, view, how.fill, how.outside)
         clock.lap("read")
         return
     box = touched_box(source, location, context.shape, how.interpolation, how.outside)
@@ -119,12 +128,13 @@ def read_through(
     clock.lap("spatial")
 
 
-def _copy(entry: Source, name: str, location: PatchLocation, target: Array, how: Reading) -> None:
-    if how.outside == "constant" or location.is_inside(entry.shape):
-        entry.read(name, location, out=target, fill=how.fill)
+def read_padded(entry: Reads, name: str, location: PatchLocation, target: Array, fill: float, outside: Outside) -> None:
+    """Fill `target` (C, i, j, k) with an image at a location, of which parts may hang over the border: what lies there `outside` says."""
+    if outside == "constant" or location.is_inside(entry.shape):
+        entry.read(name, location, out=target, fill=fill)
         return
     axes = zip(location.start, location.size, entry.shape, strict=True)
-    i, j, k = (voxels_inside(start, size, n, how.outside) for start, size, n in axes)
+    i, j, k = (voxels_inside(start, size, n, outside) for start, size, n in axes)
     start = int(i.min()), int(j.min()), int(k.min())
     size = int(i.max()) + 1 - start[0], int(j.max()) + 1 - start[1], int(k.max()) + 1 - start[2]
     inside = entry.read(name, PatchLocation(start, size))

@@ -16,7 +16,7 @@ from patchflow.cache.make import EntryTask, make_entry
 from patchflow.cache.manifest import ENTRIES, MANIFEST, Manifest, write_manifest
 from patchflow.cache.read import Cache, open_cache
 from patchflow.errors import ArgumentError, CacheError, PatchflowError, SubjectError
-from patchflow.files import TEMPORARY
+from patchflow.files import TEMPORARY, machine_memory
 from patchflow.notices import say, size
 from patchflow.preprocess.pipeline import Pipeline
 from patchflow.subjects import Subject
@@ -134,22 +134,11 @@ def _check_json(value: Any, what: str) -> None:
 
 def _choose_layout(subjects: list[Subject]) -> tuple[Layout, str]:
     nbytes = sum(math.prod(image.shape) * image.dtype.itemsize for subject in subjects for image in subject.images.values())
-    memory = _memory()
+    memory = machine_memory()
     share = f"{SHARE_OF_MEMORY:.0%} of the {size(memory)} of memory"
     if nbytes <= SHARE_OF_MEMORY * memory:
         return "contiguous", f"{size(nbytes)} of voxels fit in {share}"
     return "compressed", f"{size(nbytes)} of voxels do not fit in {share}"
-
-
-def _memory() -> int:
-    """Bytes of memory that this process may use: the machine's, or its control group's limit."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            memory = min(memory, int(Path(path).read_text()))
-        except (OSError, ValueError):
-            continue  # no such group, or "max"
-    return memory
 
 
 def _prepare_folder(folder: Path) -> None:

@@ -1,14 +1,16 @@
 """How windows of one size tile a volume: the product of a list of starts per axis."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
+from math import ceil, floor
 
 import numpy as np
 import numpy.typing as npt
 
 from patchflow.errors import ArgumentError
-from patchflow.geometry.location import PatchLocation, clamped
+from patchflow.geometry.location import PatchLocation
 from patchflow.types import Int3, SizeLike, int3
 
 _AXES = "IJK"
@@ -33,17 +35,7 @@ class Tiling:
     shape: Int3
     size: Int3
     overlap: Int3
-    starts: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]] = field(init=False)
-
-    def __post_init__(self) -> None:
-        for axis, size, overlap in zip(_AXES, self.size, self.overlap, strict=True):
-            if overlap >= size:
-                raise ArgumentError(
-                    f"patch_overlap {self.overlap} must be smaller than patch_size {self.size} along every axis: "
-                    f"along {axis} at most {size - 1} {'voxel' if size == 2 else 'voxels'} can be shared"
-                )
-        i, j, k = (_axis_starts(n, s, o) for n, s, o in zip(self.shape, self.size, self.overlap, strict=True))
-        object.__setattr__(self, "starts", (i, j, k))
+    starts: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
     @property
     def counts(self) -> Int3:
@@ -84,29 +76,66 @@ class Tiling:
             most *= int(np.cumsum(steps).max())
         return most
 
+    def scaled(self, scale: Sequence[Fraction]) -> "Tiling":
+        """The same windows on a grid of `scale` times the voxels along each axis, in which starts and sizes must be whole.
+
+        The volume has as many voxels as it takes to hold all of it: `shape * scale`, rounded up.
+        """
+        i, j, k = (tuple(int(start * factor) for start in starts) for starts, factor in zip(self.starts, scale, strict=True))
+        shape, size, overlap = (
+            tuple(n * factor for n, factor in zip(of, scale, strict=True)) for of in (self.shape, self.size, self.overlap)
+        )
+        if not all(number.denominator == 1 for number in size):
+            raise ArgumentError(f"windows of {self.size} voxels times the scale {', '.join(map(str, scale))} are no whole voxels")
+        return Tiling(_int3(map(ceil, shape)), _int3(size), _int3(overlap), (i, j, k))
+
     @cached_property
     def _ranks(self) -> tuple[dict[int, int], ...]:
         return tuple({start: rank for rank, start in enumerate(starts)} for starts in self.starts)
 
 
-def tile(shape: Int3, patch_size: SizeLike, patch_overlap: SizeLike = 0) -> Tiling:
+def tile(shape: Int3, patch_size: SizeLike, patch_overlap: SizeLike = 0, multiple: SizeLike = 1) -> Tiling:
     """Tile a volume.
 
     Args:
         shape: voxels of the volume (I, J, K).
         patch_size: voxels of a window, an int or three.
         patch_overlap: voxels that neighbouring windows share at least, an int or three, each smaller than the patch.
+        multiple: windows start at multiples of this, an int or three. The last window may then hang over the volume by less than that.
 
     Raises:
-        ArgumentError: for a float, a patch of no voxels, an overlap that is negative or as large as the patch.
+        ArgumentError: for a float, a patch of no voxels, an overlap that is negative or as large as the patch, a patch that is no multiple
+            of `multiple`, or an overlap that leaves no room for such steps.
     """
-    return Tiling(int3(shape, "shape"), int3(patch_size, "patch_size"), int3(patch_overlap, "patch_overlap", minimum=0))
+    shape, size = int3(shape, "shape"), int3(patch_size, "patch_size")
+    overlap, multiple = int3(patch_overlap, "patch_overlap", minimum=0), int3(multiple, "multiple")
+    axes = []
+    for axis, n, s, o, m in zip(_AXES, shape, size, overlap, multiple, strict=True):
+        if o >= s:
+            raise ArgumentError(
+                f"patch_overlap {overlap} must be smaller than patch_size {size} along every axis: "
+                f"along {axis} at most {s - 1} {'voxel' if s == 2 else 'voxels'} can be shared"
+            )
+        if s % m or s - o < m:
+            raise ArgumentError(
+                f"windows start at multiples of {m} voxels along {axis}, so that patch_size must be a multiple of {m} and patch_overlap at "
+                f"most {s // m * m - m}, not {s} and {o}"
+            )
+        axes.append(_axis_starts(n, s, o, m))
+    i, j, k = axes
+    return Tiling(shape, size, overlap, (i, j, k))
 
 
-def _axis_starts(n: int, size: int, overlap: int) -> tuple[int, ...]:
+def _axis_starts(n: int, size: int, overlap: int, multiple: int) -> tuple[int, ...]:
     if size >= n:
-        return (clamped((0, 0, 0), size, (n, n, n)).start[0],)
-    last = n - size
-    steps = -(-last // (size - overlap))  # the fewest steps of at most size - overlap voxels that reach the end
-    # rank * last / steps rounded to the nearest voxel, in integers; no step grows beyond size - overlap, which is itself an integer
-    return tuple((2 * rank * last + steps) // (2 * steps) for rank in range(steps + 1))
+        return (-((size - n) // 2 // multiple * multiple),)
+    last = -(-(n - size) // multiple)  # in steps of `multiple`, as all that follows
+    longest = (size - overlap) // multiple
+    steps = -(-last // longest)  # the fewest steps that reach the end
+    # rank * last / steps rounded to the nearest, in integers; no step grows beyond the longest, which is itself an integer
+    return tuple((2 * rank * last + steps) // (2 * steps) * multiple for rank in range(steps + 1))
+
+
+def _int3(numbers: Iterable[Fraction | int]) -> Int3:
+    i, j, k = (floor(number) for number in numbers)
+    return i, j, k

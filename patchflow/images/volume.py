@@ -41,6 +41,16 @@ class Volume:
         return c, i, j, k
 
     @property
+    def channels(self) -> int:
+        """Number of channels."""
+        return len(self.array)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the values as read: float32 for a scalar image, the labels' own for a label map."""
+        return self.array.dtype if self.kind == "label" else np.dtype(np.float32)
+
+    @property
     def spatial_shape(self) -> Int3:
         """(I, J, K)."""
         return self.shape[1], self.shape[2], self.shape[3]

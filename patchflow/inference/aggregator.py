@@ -1,6 +1,7 @@
-"""Predictions of windows, stitched back into a volume."""
+"""Predictions of windows, stitched back into a volume: whole, or slab by slab while windows come."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,42 +10,77 @@ import torch
 
 from patchflow.errors import InferenceError
 from patchflow.geometry.location import Overlap, PatchLocation
-from patchflow.geometry.windows import axis_weights, check_overlap_mode, crop_bounds
+from patchflow.geometry.windows import OverlapMode, axis_weights, check_overlap_mode, crop_bounds
 from patchflow.inference.grid import GridSampler
+from patchflow.inference.ring import Ring
 from patchflow.kernels.blend import add_window, count_nonfinite
-from patchflow.types import Array, Int3
+from patchflow.types import Array, Int3, ScaleLike, fraction3
 
 _FLOAT32_TERMS = 32
 """Rounding grows with the windows that are added to one voxel: at 27 (an overlap of one half) float32 stays well within 1e-6 of the range,
 at some hundreds (an overlap of 7/8) it does not."""
 
+OnSlab = Callable[[int, torch.Tensor, torch.Tensor | None], None]
+"""Called with the first slice of a slab, the slab (C, i, J, K), and which of its voxels (i, J, K) a window covers; None for all of them."""
+
 
 class GridAggregator:
-    """Stitches the predictions of a grid's windows into one volume; each window is given once, in any order.
+    """Stitches the predictions of a grid's windows into one volume; each window is given once.
 
     Where windows overlap, predictions are combined by weights that sum to one at every voxel (`patchflow.geometry.windows`): stitching the
-    windows of a volume gives that volume to 1e-6 of its range, borders and corners included. Sums are float32, or float64 where more than
-    32 windows meet in a voxel. The memory taken is that of the output. Several outputs of one model take one aggregator each.
+    windows of a volume gives that volume to 1e-6 of its range, borders and corners included. Where windows were left out (by the grid's
+    mask, or by `skip`), the sum of the weights that did come divides instead; voxels that no window covers are 0. Sums are float32, or
+    float64 where more than 32 windows meet in a voxel. Several outputs of one model take one aggregator each.
+
+    Without `on_slab` windows may come in any order, and the memory taken is that of the output. With it they come in the grid's order, and
+    slices leave as soon as no later window reaches them: the memory taken is that of slices as many as a window is thick.
 
     Args:
         grid: the grid that the windows come from.
         overlap_mode: "crop" takes each voxel from the window whose middle is nearest (overlaps are split at their middle) and is the one
-            for integers; "average" weighs all equally; "hann" and "gaussian" weigh the middle of a window more than its borders.
+            for integers; "average" weighs all equally; "hann" and "gaussian" weigh the middle of a window more than its borders; a function
+            of a size in voxels returns that many weights of at least 0. One for all axes, or three (I, J, K).
+        scale: voxels of the output per voxel of the input along each axis, a rational number or three: a model that predicts at half the
+            resolution has 1/2. The grid's windows must start at multiples of its denominator (`GridSampler(multiple=)`).
+        on_slab: called with finished slabs, in order: `on_slab(first, slab, covered)` with the slab's first slice along I, its voxels
+            (C, i, J, K) and, where not all are covered by a window, which are, bool (i, J, K). The slab's memory is used again afterwards:
+            clone what you keep.
+        scratch_dir: a folder for a scratch file that holds the slices in work instead of memory.
 
     Raises:
-        ArgumentError: for another `overlap_mode`.
+        ArgumentError: for another `overlap_mode`, or a `scale` in which windows are no whole voxels.
     """
 
-    def __init__(self, grid: GridSampler, overlap_mode: str = "crop") -> None:
-        self.overlap_mode = check_overlap_mode(overlap_mode)
-        self._name = grid.name
-        self._tiling = grid.tiling
-        axes = list(zip(self._tiling.starts, self._tiling.size, self._tiling.shape, strict=True))
-        self._weights = [axis_weights(self.overlap_mode, starts, size, n) for starts, size, n in axes]
-        self._owned = [crop_bounds(starts, size, n) for starts, size, n in axes]
-        self._seen = np.zeros(self._tiling.counts, dtype=np.bool_)
-        self._volume: Array | None = None
+    def __init__(
+        self,
+        grid: GridSampler,
+        overlap_mode: OverlapMode = "crop",
+        *,
+        scale: ScaleLike = 1,
+        on_slab: OnSlab | None = None,
+        scratch_dir: str | Path | None = None,
+    ) -> None:
+        modes = check_overlap_mode(overlap_mode)
+        self._crops = modes == ("crop", "crop", "crop")
+        self._name, self._tiling = grid.name, grid.tiling
+        self.tiling = grid.tiling.scaled(fraction3(scale, "scale"))
+        axes = list(zip(modes, self.tiling.starts, self.tiling.size, self.tiling.shape, strict=True))
+        self._weights = [axis_weights(mode, starts, size, n) for mode, starts, size, n in axes]
+        self._owned = [crop_bounds(starts, size, n) for _, starts, size, n in axes]
+        self._on_slab = on_slab
+        self._scratch = None if scratch_dir is None else Path(scratch_dir)
+        self._waiting = grid.wanted.copy()
+        self._added = np.zeros(self.tiling.counts, dtype=np.bool_)
+        self._row, self._final, self._partial = 0, 0, False
+        self._ring: Ring | None = None
+        self._counts: Ring | None = None
         self._first: tuple[PatchLocation, torch.dtype] | None = None
+        self._advance()
+
+    @property
+    def complete(self) -> bool:
+        """Whether every window of the grid was added or skipped."""
+        return not self._waiting.any()
 
     def add_batch(self, predictions: torch.Tensor, locations: torch.Tensor | npt.NDArray[np.int64]) -> None:
         """Add the predictions of some windows. A batch that is refused changes nothing.
@@ -56,34 +92,66 @@ class GridAggregator:
 
         Raises:
             InferenceError: names the subject and the window whose prediction cannot be used: of another size or another number of channels,
-                NaN or infinite, already added, or of no window of this grid.
+                NaN or infinite, already added, out of order where slabs are given out, or of no window of this grid.
         """
         windows, positions = self._windows(locations)
-        patches = self._patches(predictions, windows)
-        for patch, window, position in zip(patches, windows, positions, strict=True):
-            if self.overlap_mode == "crop":
-                self._copy(patch, window, position)
+        values = self._values(predictions, windows)
+        if self._on_slab is not None:
+            self._check_order(windows, positions)
+        if not windows:
+            return
+        self._prepare(values, windows[0])
+        for patch, position in zip(values, positions, strict=True):
+            if self._crops:
+                self._copy(patch, position)
             else:
-                self._blend(patch, window, position)
-            self._seen[position] = True
+                self._blend(patch, position)
+            if self._counts is not None:
+                self._count(position)
+            self._waiting[position], self._added[position] = False, True
+            self._advance()
+
+    def skip(self, locations: torch.Tensor | npt.NDArray[np.int64]) -> None:
+        """Say that some windows get no prediction; their voxels are those of the windows that overlap them, or 0.
+
+        Args:
+            locations: as in `add_batch`.
+
+        Raises:
+            InferenceError: for locations that are no window of this grid, or were added or skipped before.
+        """
+        for position in self._windows(locations)[1]:
+            self._waiting[position] = False
+        self._advance()
 
     def get_output_tensor(self) -> torch.Tensor:
         """The stitched volume (C, I, J, K): float32, or the predictions' integer dtype. It shares memory with the aggregator.
 
         Raises:
-            InferenceError: if windows are missing; says how many and where the first one lies.
+            InferenceError: if windows are missing (says how many and where the first one lies), or the slabs were given out.
         """
-        if self._volume is None or not self._seen.all():
-            a, b, c = np.argwhere(~self._seen)[0]
-            starts = self._tiling.starts
-            first = PatchLocation((starts[0][a], starts[1][b], starts[2][c]), self._tiling.size)
-            missing = int(self._seen.size - self._seen.sum())
-            raise InferenceError(
-                f"{missing} of {self._seen.size} windows have no prediction yet; the first is {describe(self._name, first)}: "
-                "add the prediction of every window of the grid before asking for the volume"
-            )
-        volume = torch.from_numpy(self._volume)
+        if self._on_slab is not None:
+            raise InferenceError(f'subject "{self._name}": its slabs were given to on_slab, and are not kept: leave on_slab out')
+        self.check_complete()
+        assert self._ring is not None
+        self._count_if_needed()
+        self._normalise(self._ring.values, 0)
+        self._counts, self._partial = None, False
+        volume = torch.from_numpy(self._ring.values)
         return volume.to(torch.float32) if volume.dtype == torch.float64 else volume
+
+    def check_complete(self) -> None:
+        """Raise `InferenceError` if windows are missing, or none was given."""
+        if self._ring is not None and self.complete:
+            return
+        waiting = self._waiting if self._waiting.any() else np.ones_like(self._waiting)
+        a, b, c = np.argwhere(waiting)[0]
+        starts = self._tiling.starts
+        first = PatchLocation((starts[0][a], starts[1][b], starts[2][c]), self._tiling.size)
+        raise InferenceError(
+            f"{int(waiting.sum())} of {waiting.size} windows have no prediction yet; the first is {describe(self._name, first)}: "
+            "add the prediction of every window of the grid before asking for the volume"
+        )
 
     def _windows(self, locations: Any) -> tuple[list[PatchLocation], list[Int3]]:
         table = locations.detach().cpu().numpy() if isinstance(locations, torch.Tensor) else np.asarray(locations)
@@ -98,41 +166,51 @@ class GridAggregator:
                 box = ", ".join(f"{start}:{stop}" for start, stop in zip(row[:3], row[3:], strict=True))
                 raise InferenceError(f'subject "{self._name}": [{box}] is no window of this grid: take locations from the same grid')
             window = PatchLocation.from_array(row)
-            if self._seen[position] or position in positions:
-                raise InferenceError(f"{describe(self._name, window)}: a prediction of this window was added before; add each once")
+            if not self._waiting[position] or position in positions:
+                twice = self._added[position] or position in positions
+                why = "was added before; add each once" if twice else "is not wanted: the mask leaves it out, or it was skipped"
+                raise InferenceError(f"{describe(self._name, window)}: a prediction of this window {why}")
             windows.append(window)
             positions.append(position)
         return windows, positions
 
-    def _patches(self, predictions: Any, windows: Sequence[PatchLocation]) -> Array:
-        check_prediction(predictions, self._name, windows, self._tiling.size)
+    def _check_order(self, windows: Sequence[PatchLocation], positions: Sequence[Int3]) -> None:
+        """Windows of a later row may come once all of the rows before it have, those of this batch included."""
+        left = self._waiting.sum(axis=(1, 2))
+        for window, (row, _, _) in zip(windows, positions, strict=True):
+            if left[:row].any():
+                raise InferenceError(
+                    f"{describe(self._name, window)}: windows that begin before it along I are missing: "
+                    "where slabs are given out, add windows in the grid's order"
+                )
+            left[row] -= 1
+
+    def _values(self, predictions: Any, windows: Sequence[PatchLocation]) -> torch.Tensor:
+        """The predictions on the CPU, checked."""
+        check_prediction(predictions, self._name, windows, self.tiling.size)
         if not windows:
-            return np.empty((0, 0, *self._tiling.size), np.float32)
+            return torch.empty(0)
         floating = predictions.dtype.is_floating_point
-        if not floating and self.overlap_mode != "crop":
+        if not floating and not self._crops:
             raise InferenceError(
-                f'{describe(self._name, windows[0])}: predictions of {predictions.dtype} cannot be weighed by "{self.overlap_mode}": '
+                f"{describe(self._name, windows[0])}: predictions of {predictions.dtype} cannot be weighed: "
                 'use overlap_mode="crop" for labels, or give floating-point predictions'
             )
-        values = predictions.detach().to("cpu", torch.float32 if floating else predictions.dtype).contiguous()
+        values: torch.Tensor = predictions.detach().to("cpu")
         self._check_same_kind(values, windows)
-        array: Array = values.numpy()
         if floating:
-            for patch, window in zip(array, windows, strict=True):
-                if bad := count_nonfinite(patch):
+            for patch, window in zip(values, windows, strict=True):
+                if bad := sum(count_nonfinite(channel) for channel in _channels(patch)):
                     raise InferenceError(
-                        f"{describe(self._name, window)}: {bad} of {patch.size} predicted values are NaN or infinite: "
+                        f"{describe(self._name, window)}: {bad} of {patch.numel()} predicted values are NaN or infinite: "
                         "check the model's weights and the image's voxels"
                     )
-        if self._volume is None:
-            self._volume = np.zeros((array.shape[1], *self._tiling.shape), self._sum_dtype(array))
-            self._first = windows[0], values.dtype
-        return array
+        return values
 
     def _check_same_kind(self, values: torch.Tensor, windows: Sequence[PatchLocation]) -> None:
-        if self._volume is None or self._first is None:
+        if self._ring is None or self._first is None:
             return
-        channels, (first, dtype) = len(self._volume), self._first
+        channels, (first, dtype) = len(self._ring.values), self._first
         if values.shape[1] != channels:
             raise InferenceError(
                 f"{describe(self._name, windows[0])}: the prediction has {values.shape[1]} channels, but that of window {box(first)} has "
@@ -143,24 +221,129 @@ class GridAggregator:
                 f"{describe(self._name, windows[0])}: the prediction is {values.dtype}, but that of window {box(first)} is {dtype}"
             )
 
-    def _sum_dtype(self, array: Array) -> Any:
-        if self.overlap_mode == "crop":
-            return array.dtype
-        return np.float32 if self._tiling.covering() <= _FLOAT32_TERMS else np.float64
+    def _prepare(self, values: torch.Tensor, window: PatchLocation) -> None:
+        if self._ring is not None:
+            return
+        self._first = window, values.dtype
+        dtype: Any = values[:0].numpy().dtype if not values.dtype.is_floating_point else self.sum_dtype()
+        self._ring = Ring(values.shape[1], self.depth(), self.tiling.shape, dtype, self._scratch)
+        if self._on_slab is not None and self._row:
+            self._give_out()  # of the rows that the mask leaves out
 
-    def _copy(self, patch: Array, window: PatchLocation, position: Int3) -> None:
-        assert self._volume is not None
-        bounds = [owned[rank] for owned, rank in zip(self._owned, position, strict=True)]
-        into = tuple(slice(low, high) for low, high in bounds)
-        part = tuple(slice(low - start, high - start) for (low, high), start in zip(bounds, window.start, strict=True))
-        self._volume[(slice(None), *into)] = patch[(slice(None), *part)]
+    def depth(self) -> int:
+        """Slices held at a time."""
+        n, size = self.tiling.shape[0], self.tiling.size[0]
+        return n if self._on_slab is None else min(n, size)
 
-    def _blend(self, patch: Array, window: PatchLocation, position: Int3) -> None:
-        assert self._volume is not None
+    def sum_dtype(self) -> Any:
+        """The dtype of sums."""
+        return np.float32 if self._crops or self.tiling.covering() <= _FLOAT32_TERMS else np.float64
+
+    def _copy(self, patch: torch.Tensor, position: Int3) -> None:
+        """What the window owns, into its place."""
+        assert self._ring is not None
+        values, start = torch.from_numpy(self._ring.values), self._place(position).start
+        for rows, voxels in self._owned_voxels(position):
+            part = tuple(slice(v.start - first, v.stop - first) for v, first in zip(voxels, start, strict=True))
+            values[:, rows, voxels[1], voxels[2]] = patch[(slice(None), *part)].to(values.dtype)
+        self._ring.let_go()
+
+    def _blend(self, patch: torch.Tensor, position: Int3) -> None:
+        assert self._ring is not None
+        weights, inside = self._weighing(position)
+        for ring, channel in zip(self._ring.values, _channels(patch), strict=True):
+            add_window(ring, channel, weights, inside)
+            self._ring.let_go()
+
+    def _count(self, position: Int3) -> None:
+        """Add the weights of a window to their sum, in slices that have not left yet: others' places in the ring are taken."""
+        assert self._counts is not None
+        if not self._crops:
+            weights, (volume, patch) = self._weighing(position)
+            late = max(self._final - volume[0].start, 0)
+            volume = (slice(volume[0].start + late, volume[0].stop), *volume[1:])
+            patch = (slice(patch[0].start + late, patch[0].stop), *patch[1:])
+            add_window(self._counts.values[0], np.ones(self.tiling.size, np.float32), weights, Overlap(volume, patch))
+            return
+        for rows, (_, j, k) in self._owned_voxels(position, self._final):
+            self._counts.values[0, rows, j, k] = 1
+
+    def _owned_voxels(self, position: Int3, since: int = 0) -> Iterator[tuple[slice, tuple[slice, slice, slice]]]:
+        """The box that a window owns, in one or two parts that stand together in the ring: where, and of which voxels of the volume."""
+        assert self._ring is not None
+        depth = self._ring.depth
+        i, j, k = (slice(*owned[rank]) for owned, rank in zip(self._owned, position, strict=True))
+        first = max(i.start, since)
+        while first < i.stop:
+            place = first % depth
+            last = min(i.stop, first + depth - place)
+            yield slice(place, place + last - first), (slice(first, last), j, k)
+            first = last
+
+    def _weighing(self, position: Int3) -> tuple[tuple[Any, Any, Any], Overlap]:
+        """The weights of a window along each axis, and its part in the volume."""
         wi, wj, wk = (weights[rank] for weights, rank in zip(self._weights, position, strict=True))
-        inside: Overlap | None = window.overlap(self._tiling.shape)
+        inside = self._place(position).overlap(self.tiling.shape)
         assert inside is not None  # every window of a tiling reaches the volume
-        add_window(self._volume, patch, (wi, wj, wk), inside)
+        return (wi, wj, wk), inside
+
+    def _place(self, position: Int3) -> PatchLocation:
+        """Where a window lies in the output."""
+        i, j, k = (starts[rank] for starts, rank in zip(self.tiling.starts, position, strict=True))
+        return PatchLocation((i, j, k), self.tiling.size)
+
+    def _advance(self) -> None:
+        """Pass the rows of windows that wait for no prediction any more, and give out the slices that only they reach."""
+        rows = self.tiling.counts[0]
+        while self._row < rows and not self._waiting[self._row].any():
+            self._partial = self._partial or not self._added[self._row].all()
+            self._row += 1
+            if self._on_slab is not None and self._ring is not None:
+                self._give_out()
+
+    def _give_out(self) -> None:
+        assert self._on_slab is not None
+        assert self._ring is not None
+        self._count_if_needed()
+        last = self._row == self.tiling.counts[0]
+        final = self.tiling.shape[0] if last else max(self.tiling.starts[0][self._row], 0)
+        for first, piece in self._ring.pieces(self._final, final):
+            covered = self._normalise(piece, first)
+            slab = torch.from_numpy(piece)
+            self._on_slab(first, slab.to(torch.float32) if slab.dtype == torch.float64 else slab, covered)
+            self._ring.let_go()
+        if not last:
+            for ring in (self._ring, self._counts):
+                if ring is not None:
+                    ring.clear(self._final, final)
+        self._final = final
+
+    def _count_if_needed(self) -> None:
+        """Where windows were left out, weights do not sum to one: from here on they are summed, those already added included."""
+        if self._counts is not None or self._ring is None or not self._partial:
+            return
+        self._counts = Ring(1, self._ring.depth, self.tiling.shape, np.uint8 if self._crops else self._ring.values.dtype)
+        for a, b, c in np.argwhere(self._added).tolist():
+            if self._place((a, b, c)).stop[0] > self._final:
+                self._count((a, b, c))
+
+    def _normalise(self, piece: Array, first: int) -> torch.Tensor | None:
+        """Divide slices by the sum of weights, where windows were left out; gives which voxels are covered, None for all."""
+        if self._counts is None:
+            return None
+        place = first % self._counts.depth
+        sums = self._counts.values[0, place : place + piece.shape[1]]
+        covered = sums > 0
+        if not self._crops:
+            np.divide(piece, sums, out=piece, where=covered)
+        return None if covered.all() else torch.from_numpy(covered)
+
+
+def _channels(patch: torch.Tensor) -> Iterator[Array]:
+    """The channels of a patch (C, i, j, k) one by one, float32 and C-contiguous, so that no copy of the whole is made."""
+    for channel in patch:
+        array: Array = channel.to(torch.float32).contiguous().numpy()
+        yield array
 
 
 def check_prediction(prediction: Any, name: str, windows: Sequence[PatchLocation], size: Int3) -> None:

@@ -87,7 +87,7 @@ class GridBatches:
         batch: dict[str, Any] = self._layout.views(storage, len(windows))
         located = [self._locate(window) for window in windows]
         for row, (grid, index) in enumerate(located):
-            location = grid.tiling.location(index)
+            location = grid.location(index)
             for field in self._layout.fields:
                 grid.read(field.name, location, out=batch[field.name][row].numpy())
         batch["location"] = torch.stack([torch.from_numpy(grid.locations[index]) for grid, index in located])

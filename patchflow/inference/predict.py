@@ -1,77 +1,113 @@
-"""A whole volume through a model, window by window."""
+"""Whole volumes through a model, window by window."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
-from patchflow.errors import ArgumentError, InferenceError
-from patchflow.geometry.location import PatchLocation
-from patchflow.geometry.windows import check_overlap_mode
-from patchflow.inference.aggregator import GridAggregator, describe
-from patchflow.inference.export import Activation, Output, check_activation, check_output, check_path, finish, write
-from patchflow.inference.grid import GridSampler, SourceLike, find_image
-from patchflow.types import SizeLike, count, int3
+from patchflow.augment.base import SpatialTransform
+from patchflow.augment.recipe import Recipe
+from patchflow.errors import ArgumentError
+from patchflow.geometry.location import Outside
+from patchflow.geometry.windows import OverlapMode
+from patchflow.images.slabs import check_slab_path
+from patchflow.inference.engine import Engine, IsEmpty
+from patchflow.inference.grid import GridSampler
+from patchflow.inference.masks import Mask
+from patchflow.inference.memory import Budget, describe_needs
+from patchflow.inference.outputs import Activation, Average, Output
+from patchflow.inference.settings import Settings, values_of
+from patchflow.inference.sidecar import write_sidecar
+from patchflow.inference.sources import GridLike, SourceLike, as_voxel_grid
+from patchflow.inference.stitching import Results, Stitching
+from patchflow.inference.views import Model, Views
+from patchflow.loading.memory import parse_size
+from patchflow.notices import say
+from patchflow.types import ScaleLike, SizeLike, count, int3
 
-Predictions = torch.Tensor | Mapping[str, torch.Tensor] | Sequence[torch.Tensor]
-
-
-class _Settings(NamedTuple):
-    mode: str
-    output: Output | Mapping[str, Output]
-    activation: Activation | Mapping[str, Activation]
-    path: str | Path | Mapping[str, str | Path] | None
+PathLike = str | Path
 
 
 def predict(
-    model: Callable[[torch.Tensor], Predictions],
+    model: Model | Sequence[Model],
     source: SourceLike,
     *,
     patch_size: SizeLike,
     patch_overlap: SizeLike | None = None,
-    overlap_mode: str = "gaussian",
+    overlap_mode: OverlapMode = "gaussian",
     output: Output | Mapping[str, Output] = "labels",
     activation: Activation | Mapping[str, Activation] = "auto",
+    scale: ScaleLike | Mapping[str, ScaleLike] = 1,
     images: Sequence[str] = ("image",),
     fill: float | Mapping[str, float] = 0,
+    outside: Outside = "constant",
+    mask: Mask | None = None,
+    skip_empty: IsEmpty | None = None,
+    mirror_axes: Sequence[int] = (),
+    views: Sequence[Recipe | SpatialTransform] = (),
+    average: Average = "logits",
+    grid: GridLike | None = None,
     batch_size: int = 1,
     device: torch.device | str | None = None,
-    path: str | Path | Mapping[str, str | Path] | None = None,
+    path: PathLike | Mapping[str, PathLike] | None = None,
+    label_names: Mapping[int, str] | None = None,
+    memory_budget: int | str | None = None,
+    scratch_dir: PathLike | None = None,
+    seed: int = 0,
     progress: bool = True,
-) -> torch.Tensor | dict[str, torch.Tensor]:
-    """Predict a whole volume by a sliding window.
+) -> Results:
+    """Predict a whole volume by a sliding window, slab by slab.
+
+    Windows are visited along I; slices that no later window reaches are finished (probabilities, labels), brought to the grid asked for and
+    written at once, and their memory is used again. So what is held is, for each channel of the model's output, `patch_size[0] x J x K`
+    float32 and two batches of predictions, whatever I is; the sum is printed first where `progress` is shown. Windows are read, and
+    predictions stitched, by threads of their own while the model runs.
 
     The model's outputs are stitched as they are (logits, say) and only then made probabilities or labels. A `torch.nn.Module` runs in
     evaluation mode, and each of its modules gets its own mode back afterwards, also after an error. Nothing records gradients.
 
     Args:
         model: called with float32 (B, C, i, j, k); returns (B, C', i, j, k), or several such tensors in a dict, or in a tuple or list (they
-            are then named "0", "1", ...).
+            are then named "0", "1", ...). A list of models is an ensemble: their predictions are averaged.
         source: an entry of a cache, a `Subject`, or an array or tensor (C, I, J, K).
         patch_size: voxels of a window, an int or three ints (I, J, K).
         patch_overlap: voxels that neighbouring windows share at least; None for half the patch.
-        overlap_mode: "crop", "average", "hann" or "gaussian"; see `GridAggregator`.
+        overlap_mode: "crop", "average", "hann", "gaussian" or a function of a size; one for all axes or three; see `GridAggregator`.
         output: "labels": the channel of the greatest value, (1, I, J, K) in the smallest integer dtype, or for one channel, or with the
             "sigmoid", a mask per channel; "probabilities": float32 (C', I, J, K); "logits": what the model returned, stitched; or a
             function that is called with slabs (C', i, J, K) of the stitched logits, of any thickness i, and returns (C'', i, J, K).
         activation: how probabilities come of the model's output: "auto" is the softmax over the channels, or the sigmoid for one channel;
             "softmax"; "sigmoid"; "none" if they are probabilities already.
+        scale: voxels of the output per voxel of the input, a rational number or three: 1/2 for a model that predicts at half the
+            resolution. The result has shape x scale voxels, rounded up.
         images: the images that are given to the model, concatenated along the channels in this order.
-        fill: the value of voxels outside the volume, where a window is larger than it; see `GridSampler`.
+        fill, outside: what lies outside the volume, where a window hangs over it; see `GridSampler`.
+        mask: only windows that touch it are predicted; see `GridSampler`. Voxels that no window covers are background: label 0.
+        skip_empty: windows (C, i, j, k) for which it is true are not predicted, such as `lambda window: window.max() < 0.1`; the first one
+            always is.
+        mirror_axes: test-time augmentation: each window is predicted for all combinations of mirrored axes, and the mean is taken.
+        views: recipes of spatial transforms, or such transforms: each shows the windows once more, its prediction is brought back, and the
+            mean is taken.
+        average: "logits" or "probabilities": of what the mean is taken, over views, models and windows that overlap.
+        grid: the voxel grid of the results: of an image (its file, a `ScalarImage` or `LabelMap`), of a `Subject`, an entry, or a
+            `VoxelGrid`: the native grid of a source that was resampled, reoriented or cropped. Probabilities are interpolated linearly, and
+            labels made of them afterwards; voxels outside the source are background. None for the source's own.
         batch_size: windows per call of the model.
         device: where windows are sent; the model must be there. None for the device of the model's first parameter, else the CPU.
-        path: a NIfTI file to write, with the affine of the source; it appears under this name only when it is whole. For a model of
-            several outputs a dict of paths by output name.
-        progress: whether to show a progress bar.
+        path: a file to write, .nii, .nii.gz or .h5, with the affine of the results' grid; it appears under this name only when it is whole.
+            For a model of several outputs a dict of paths by output name.
+        label_names: label value to its name, kept beside the file, in JSON: out.json for out.nii.gz.
+        memory_budget: bytes, or text such as "2GiB": slices in work that exceed it go to a scratch file. None for a quarter of the memory.
+        scratch_dir: where that file lies, on a disk; None for the folder of `path`, or the system's for temporary files.
+        seed: of the parameters of `views`.
+        progress: whether to show a progress bar, and say before how much memory it takes.
 
-    For a model of several outputs, `output` and `activation` may be dicts by output name.
+    For a model of several outputs, `output`, `activation` and `scale` may be dicts by output name.
 
     Returns:
-        A tensor on the CPU, or a dict of tensors for a model that returns several.
+        A tensor on the CPU, or where `path` is given the path of the file; a dict of these for a model that returns several.
 
     Raises:
         ArgumentError: for an argument that cannot be used; before the model is called where that is possible.
@@ -79,133 +115,72 @@ def predict(
         InferenceError: if the model returns something that cannot be stitched: no tensor, another spatial size, another number of channels
             than before, NaN. It names the subject and the window, and no file is written. An error of the model itself passes through,
             with a note that names them.
+        ImageFileError: if a file cannot be written.
     """
-    settings = _Settings(check_overlap_mode(overlap_mode), output, activation, path)
-    _check_arguments(settings, batch_size, images)
-    size = int3(patch_size, "patch_size")
-    overlap: SizeLike = (size[0] // 2, size[1] // 2, size[2] // 2) if patch_overlap is None else patch_overlap
-    grid = GridSampler(source, size, overlap, keys=list(images), fill=fill)
-    stitched, single = _stitch(model, grid, settings, batch_size, _device(model, device), progress)
-    results = {}
-    for name, aggregator in stitched.items():
-        results[name] = finish(aggregator.get_output_tensor(), _of(output, name), _of(activation, name), grid.name)
-    for name, file in _paths(path, list(results)).items():
-        write(file, results[name], grid.source.affine)
-    return next(iter(results.values())) if single else results
+    paths = _check_paths(path)
+    settings = Settings(overlap_mode, output, activation, scale, average, dict(label_names or {}))
+    windows = Windows(int3(patch_size, "patch_size"), patch_overlap, _check_images(images), fill, outside, settings.multiple)
+    seen = Views(model, mirror_axes, views, settings, images, seed)
+    engine = Engine(seen, count(batch_size, "batch_size", 1), _device(seen.models[0], device), skip_empty, progress)
+    sampler = windows.of(source, mask)
+    target = None if grid is None else as_voxel_grid(grid)
+    stitching = Stitching(sampler, settings, target, paths, path, _budget(memory_budget, scratch_dir))
+    if progress:
+        say(describe_needs(sampler, batch_size, path is None, target))
+    ((_, results),) = engine.run([stitching], len(sampler))
+    for file in values_of(results):
+        if isinstance(file, Path) and settings.label_names:
+            write_sidecar(file, {"labels": {str(value): name for value, name in settings.label_names.items()}})
+    return results
 
 
-def _stitch(
-    model: Callable[[torch.Tensor], Predictions],
-    grid: GridSampler,
-    settings: _Settings,
-    batch_size: int,
-    device: torch.device,
-    progress: bool,
-) -> tuple[dict[str, GridAggregator], bool]:
-    aggregators: dict[str, GridAggregator] = {}
-    single = True
-    with evaluating(model), tqdm(total=len(grid), desc=grid.name, unit="window", disable=not progress) as bar:
-        for first in range(0, len(grid), batch_size):
-            locations = grid.locations[first : first + batch_size]
-            windows = [PatchLocation.from_array(row) for row in locations]
-            returned = _call(model, read_batch(grid, windows).to(device), grid, windows)
-            predictions, is_single = named_outputs(returned, grid.name, windows)
-            if not aggregators:
-                single = is_single
-                _check_outputs(settings, predictions, single)
-                aggregators = {name: GridAggregator(grid, settings.mode) for name in predictions}
-            elif predictions.keys() != aggregators.keys():
-                raise InferenceError(
-                    f"{describe(grid.name, windows[0])}: the model returned {_list(predictions)}, but {_list(aggregators)} before"
-                )
-            for name, prediction in predictions.items():
-                aggregators[name].add_batch(prediction, locations)
-            bar.update(len(windows))
-    return aggregators, single
+class Windows(NamedTuple):
+    """How the windows of any subject are laid and read; see `GridSampler`."""
+
+    patch_size: Any
+    patch_overlap: SizeLike | None
+    images: Sequence[str]
+    fill: float | Mapping[str, float]
+    outside: Outside
+    multiple: Any
+
+    def of(self, source: SourceLike, mask: Mask | None = None) -> GridSampler:
+        """The windows of one subject."""
+        half = tuple(size // 2 // step * step for size, step in zip(self.patch_size, self.multiple, strict=True))
+        overlap: Any = half if self.patch_overlap is None else self.patch_overlap
+        return GridSampler(
+            source,
+            self.patch_size,
+            overlap,
+            keys=list(self.images),
+            fill=self.fill,
+            outside=self.outside,
+            mask=mask,
+            multiple=self.multiple,
+        )
 
 
-def read_batch(grid: GridSampler, windows: Sequence[PatchLocation]) -> torch.Tensor:
-    """Some windows of a grid, its images along the channels: float32 (B, C, i, j, k), each patch read straight into its place."""
-    channels = [find_image(grid.source, name).shape[0] for name in grid.keys]
-    batch = torch.empty((len(windows), sum(channels), *grid.patch_size))
-    array = batch.numpy()
-    for patch, window in zip(array, windows, strict=True):
-        first = 0
-        for name, width in zip(grid.keys, channels, strict=True):
-            if find_image(grid.source, name).kind == "scalar":
-                grid.read(name, window, out=patch[first : first + width])
-            else:
-                patch[first : first + width] = grid.read(name, window)
-            first += width
-    return batch
-
-
-def _call(model: Callable[[torch.Tensor], Predictions], batch: torch.Tensor, grid: GridSampler, windows: Sequence[PatchLocation]) -> Any:
-    try:
-        return model(batch)
-    except Exception as error:
-        more = f" and {len(windows) - 1} more of its batch" if len(windows) > 1 else ""
-        error.add_note(f"while predicting {describe(grid.name, windows[0])}{more}")
-        raise
-
-
-def named_outputs(returned: Any, name: str, windows: Sequence[PatchLocation]) -> tuple[dict[str, torch.Tensor], bool]:
-    """What a model returned, by output name ("" for a lone tensor), and whether it is a lone tensor."""
-    single = not isinstance(returned, (Mapping, tuple, list))
-    if single:
-        outputs = {"": returned}
-    elif isinstance(returned, Mapping):
-        outputs = {str(key): value for key, value in returned.items()}
-    else:
-        outputs = {str(rank): value for rank, value in enumerate(returned)}
-    if not outputs:
-        raise InferenceError(f"{describe(name, windows[0])}: the model returned an empty {type(returned).__name__}")
-    return outputs, single
-
-
-def _check_arguments(settings: _Settings, batch_size: int, images: Sequence[str]) -> None:
-    count(batch_size, "batch_size", 1)
+def _check_images(images: Sequence[str]) -> Sequence[str]:
     if isinstance(images, str) or not images or len(set(images)) != len(images):
         raise ArgumentError(f'images must be a list of image names, each once, such as ("image",), not {images!r}')
-    for output in _values(settings.output):
-        check_output(output)
-    for activation in _values(settings.activation):
-        check_activation(activation)
-    for path in _values(settings.path):
-        if path is not None:
-            check_path(path)
+    return images
 
 
-def _check_outputs(settings: _Settings, outputs: Mapping[str, Any], single: bool) -> None:
-    """Hold the settings against what the model returned first, so that a wrong name does not cost a whole prediction."""
-    for what, value in (("output", settings.output), ("activation", settings.activation), ("path", settings.path)):
-        if isinstance(value, Mapping):
-            if single:
-                raise ArgumentError(f"{what} names {_list(value)}, but the model returns one tensor, which has no name")
-            unknown = [name for name in value if name not in outputs]
-            missing = [name for name in outputs if name not in value] if what != "path" else []
-            if unknown or missing:
-                raise ArgumentError(f"{what} names {_list(value)}, but the model returns {_list(outputs)}")
-    if not single and isinstance(settings.path, (str, Path)):
-        raise ArgumentError(f"the model returns several outputs, {_list(outputs)}: give a path for each, as a dict, not {settings.path}")
-
-
-def _paths(path: str | Path | Mapping[str, str | Path] | None, names: Sequence[str]) -> dict[str, Path]:
+def _check_paths(path: PathLike | Mapping[str, PathLike] | None) -> Callable[[str], Path | None]:
+    """Where an output is written, by its name."""
     if path is None:
-        return {}
-    return {name: check_path(file) for name, file in path.items()} if isinstance(path, Mapping) else {names[0]: check_path(path)}
+        return lambda name: None
+    if not isinstance(path, Mapping):
+        checked = check_slab_path(path)
+        return lambda name: checked
+    files = {name: check_slab_path(file) for name, file in path.items()}
+    return files.get
 
 
-def _of(value: Any, name: str) -> Any:
-    return value[name] if isinstance(value, Mapping) else value
-
-
-def _values(value: Any) -> list[Any]:
-    return list(value.values()) if isinstance(value, Mapping) else [value]
-
-
-def _list(names: Mapping[str, Any]) -> str:
-    return ", ".join(f'"{name}"' for name in names) if "" not in names else "one tensor"
+def _budget(memory_budget: int | str | None, scratch_dir: PathLike | None) -> Budget:
+    if scratch_dir is not None and not Path(scratch_dir).is_dir():
+        raise ArgumentError(f"scratch_dir {scratch_dir} is no folder: make it first")
+    return Budget(None if memory_budget is None else parse_size(memory_budget), None if scratch_dir is None else Path(scratch_dir))
 
 
 def _device(model: Any, device: torch.device | str | None) -> torch.device:
@@ -213,17 +188,3 @@ def _device(model: Any, device: torch.device | str | None) -> torch.device:
         return torch.device(device)
     parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
     return torch.device("cpu") if parameter is None else parameter.device
-
-
-@contextmanager
-def evaluating(model: Any) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards each module has its own mode again (a frozen one in a training model stays frozen)."""
-    modes = [(module, module.training) for module in model.modules()] if isinstance(model, nn.Module) else []
-    try:
-        if isinstance(model, nn.Module):
-            model.eval()
-        with torch.inference_mode():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training

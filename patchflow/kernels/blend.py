@@ -1,4 +1,4 @@
-"""Adding a weighted window to a volume, and looking for values that are not finite: the hot loops of stitching."""
+"""Adding a weighted window to a ring of slices, and looking for values that are not finite: the hot loops of stitching."""
 
 import numpy as np
 
@@ -8,28 +8,28 @@ from patchflow.kernels.jit import kernel
 from patchflow.types import Array
 
 
-def add_window(out: Array, patch: Array, weights: tuple[Weights, Weights, Weights], box: Overlap) -> None:
-    """`out[box.volume] += patch[box.patch] * wi * wj * wk`, in place.
+def add_window(ring: Array, patch: Array, weights: tuple[Weights, Weights, Weights], box: Overlap) -> None:
+    """`ring[i % D, j, k] += patch * wi * wj * wk` for the voxels (i, j, k) of `box.volume`, in place.
 
-    Products and sums are float64 and rounded once per voxel to the dtype of `out`, so that the weights themselves add no error.
+    Products and sums are float64 and rounded once per voxel to the dtype of `ring`, so that the weights themselves add no error.
 
     Args:
-        out: float32 or float64 (C, I, J, K), C-contiguous.
-        patch: float32 (C, i, j, k), C-contiguous.
+        ring: float32 or float64 (D, J, K), C-contiguous: slice i of the volume stands at i modulo D.
+        patch: float32 (i, j, k), C-contiguous.
         weights: the window along each axis of the patch, float64 (i,), (j,), (k,), C-contiguous.
         box: the part of the patch that lies in the volume.
     """
     wi, wj, wk = (weight[part] for weight, part in zip(weights, box.patch, strict=True))
-    _add_rows(
-        _flat(out), _flat(patch), wi, wj, wk, out.shape, patch.shape, _first(box.volume), _first(box.patch)
-    )  # fmt: skip
+    _add_rows(_flat(ring), _flat(patch), wi, wj, wk, ring.shape, patch.shape, _first(box.volume), _first(box.patch))
 
 
-def plain_add_window(out: Array, patch: Array, weights: tuple[Weights, Weights, Weights], box: Overlap) -> None:
+def plain_add_window(ring: Array, patch: Array, weights: tuple[Weights, Weights, Weights], box: Overlap) -> None:
     """The plain twin of `add_window`."""
     wi, wj, wk = (weight[part] for weight, part in zip(weights, box.patch, strict=True))
     window = (wi[:, None] * wj)[:, :, None] * wk
-    out[(slice(None), *box.volume)] = out[(slice(None), *box.volume)] + patch[(slice(None), *box.patch)] * window
+    i, j, k = box.volume
+    places = np.arange(i.start, i.stop) % len(ring)
+    ring[places, j, k] = ring[places, j, k] + patch[box.patch] * window
 
 
 def count_nonfinite(values: Array) -> int:
@@ -54,17 +54,17 @@ def _first(slices: tuple[slice, slice, slice]) -> tuple[int, int, int]:
 
 
 @kernel
-def _add_rows(out, patch, wi, wj, wk, out_shape, patch_shape, out_first, patch_first):  # type: ignore[no-untyped-def]
+def _add_rows(ring, patch, wi, wj, wk, ring_shape, patch_shape, ring_first, patch_first):  # type: ignore[no-untyped-def]
     n = wk.size
-    for c in range(patch_shape[0]):
-        for i in range(wi.size):
-            for j in range(wj.size):
-                weight = wi[i] * wj[j]
-                o = ((c * out_shape[1] + out_first[0] + i) * out_shape[2] + out_first[1] + j) * out_shape[3] + out_first[2]
-                p = ((c * patch_shape[1] + patch_first[0] + i) * patch_shape[2] + patch_first[1] + j) * patch_shape[3] + patch_first[2]
-                out_row, patch_row = out[o : o + n], patch[p : p + n]
-                for k in range(n):
-                    out_row[k] += patch_row[k] * (weight * wk[k])
+    for i in range(wi.size):
+        place = (ring_first[0] + i) % ring_shape[0]
+        for j in range(wj.size):
+            weight = wi[i] * wj[j]
+            o = (place * ring_shape[1] + ring_first[1] + j) * ring_shape[2] + ring_first[2]
+            p = ((patch_first[0] + i) * patch_shape[1] + patch_first[1] + j) * patch_shape[2] + patch_first[2]
+            out_row, patch_row = ring[o : o + n], patch[p : p + n]
+            for k in range(n):
+                out_row[k] += patch_row[k] * (weight * wk[k])
 
 
 @kernel

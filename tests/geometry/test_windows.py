@@ -55,5 +55,5 @@ def test_crop_splits_overlaps_at_their_middle() -> None:
 
 
 def test_a_mode_of_another_name_is_refused() -> None:
-    with pytest.raises(ArgumentError, match=r"crop, average, hann, gaussian, not 'mean'"):
+    with pytest.raises(ArgumentError, match=r"crop, average, hann, gaussian, or a function .*, not 'mean'"):
         check_overlap_mode("mean")

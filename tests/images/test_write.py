@@ -46,7 +46,7 @@ def test_what_is_written_is_read_back(tmp_path_factory: pytest.TempPathFactory, 
 def test_slabs_of_any_size_give_the_same_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, slab: int) -> None:
     array = np.arange(2 * 3 * 4 * 5, dtype=np.int32).reshape(2, 3, 4, 5)
     write_nifti(tmp_path / "whole.nii", array, ROTATED)
-    monkeypatch.setattr(write, "_SLAB_BYTES", slab)
+    monkeypatch.setattr(write, "_PIECE_BYTES", slab)
     write_nifti(tmp_path / "slabs.nii", array, ROTATED)
     assert (tmp_path / "slabs.nii").read_bytes() == (tmp_path / "whole.nii").read_bytes()
 

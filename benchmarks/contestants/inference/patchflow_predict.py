@@ -1,0 +1,25 @@
+"""patchflow: `predict` with its defaults. Variants: from a cache or from a tensor in memory, and the window function."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+
+import patchflow as pf
+from benchmarks.contestants.inference.material import Material
+
+NEEDS = ("patchflow",)
+SETTINGS = ({},)
+
+
+def build(material: Material, variant: str, setting: dict[str, Any]) -> Callable[[torch.nn.Module, str], torch.Tensor]:
+    source, mode = variant.split()
+    given = material.entry if source == "cache" else material.tensor
+    sizes: dict[str, Any] = {"patch_size": material.patch, "patch_overlap": material.patch // 2, "overlap_mode": mode}
+
+    def run(model: torch.nn.Module, product: str) -> torch.Tensor:
+        output: Literal["labels", "logits"] = "logits" if product == "logits" else "labels"
+        path = material.folder / "prediction.nii.gz" if product == "file" else None
+        return pf.predict(model, given, output=output, path=path, progress=False, **sizes, **setting)
+
+    return run

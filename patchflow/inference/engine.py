@@ -1,0 +1,223 @@
+"""Windows of many subjects through a model: read ahead by one thread, stitched by another, while the model runs."""
+
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from patchflow.geometry.location import PatchLocation
+from patchflow.inference.grid import GridSampler
+from patchflow.inference.memory import AHEAD
+from patchflow.inference.sources import find_image
+from patchflow.inference.stitching import Results, Stitching
+from patchflow.inference.views import Views
+from patchflow.types import Array
+
+Item = TypeVar("Item")
+IsEmpty = Callable[[torch.Tensor], bool]
+"""Called with a window (C, i, j, k): whether it holds nothing worth predicting."""
+
+
+@dataclass
+class WindowBatch:
+    """Windows for one call of the model, of one subject or of several.
+
+    Attributes:
+        room: float32 (B, C, i, j, k).
+        seen: the same windows as other views show them.
+        windows: of each row the subject and the place.
+        skipped: windows found empty on the way.
+    """
+
+    room: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    seen: list[torch.Tensor] = field(default_factory=list)
+    windows: list[tuple[Stitching, PatchLocation]] = field(default_factory=list)
+    skipped: list[tuple[Stitching, PatchLocation]] = field(default_factory=list)
+
+
+class Engine:
+    """Predicts subject after subject; batches reach from one into the next, so that all but the last are full.
+
+    Args:
+        views: the model, and how it looks at windows.
+        batch_size: windows per call of the model.
+        device: where windows are sent.
+        skip_empty: windows for which it is true are not predicted, but for the first of a subject, which tells what the model returns.
+        progress: whether to show a bar with windows per second and the time left.
+    """
+
+    def __init__(
+        self, views: Views, batch_size: int, device: torch.device, skip_empty: IsEmpty | None = None, progress: bool = True
+    ) -> None:
+        self._views, self._batch_size, self._device, self._skip_empty = views, batch_size, device, skip_empty
+        self._progress = progress
+
+    def run(self, subjects: Iterable[Stitching], total: int | None = None) -> Iterator[tuple[Stitching, Results]]:
+        """Predict subjects; each comes out with its results when its last window is stitched.
+
+        The subjects are asked for by the reading thread, as it comes to them. After an error, or when the iteration is left, those that
+        are not finished are aborted.
+
+        Args:
+            subjects: what to predict.
+            total: windows of all of them, for the bar.
+        """
+        begun: list[Stitching] = []
+        stitching = ThreadPoolExecutor(1, thread_name_prefix="patchflow-stitch")
+        waiting: deque[Future[list[tuple[Stitching, Results]]]] = deque()
+        first = True  # what is wrong with the first predictions is to be known before there are more
+        bar = tqdm(total=total, unit="window", disable=not self._progress)
+        try:
+            with evaluating(self._views.models):
+                for batch in ahead(self._batches(subjects, begun), AHEAD):
+                    subject = (batch.windows or batch.skipped)[-1][0]
+                    bar.set_description(subject.grid.name, refresh=False)
+                    outputs = self._predicted(batch) if batch.windows else {}
+                    nbytes = sum(value.nbytes for value in outputs.values() if isinstance(value, torch.Tensor))
+                    waiting.append(stitching.submit(_stitch, batch, outputs))
+                    count = len(batch.windows) + len(batch.skipped)
+                    del outputs, batch  # so that they are gone when they are stitched
+                    while waiting and (first or len(waiting) > 1 or subject.budget.one_at_a_time(nbytes)):
+                        yield from waiting.popleft().result()
+                    first = False
+                    bar.update(count)
+                while waiting:
+                    yield from waiting.popleft().result()
+        except BaseException:
+            stitching.shutdown(cancel_futures=True)  # waits for the batch in work, which writes to what is aborted
+            for subject in begun:
+                subject.abort()
+            raise
+        finally:
+            bar.close()
+            stitching.shutdown(cancel_futures=True)
+
+    def _predicted(self, batch: WindowBatch) -> dict[str, Any]:
+        send = self._device.type != "cpu"
+        values, *seen = (part.to(self._device, non_blocking=True) if send else part for part in (batch.room, *batch.seen))
+        return self._views(values, seen, [(subject.grid.source, place) for subject, place in batch.windows])
+
+    def _batches(self, subjects: Iterable[Stitching], begun: list[Stitching]) -> Iterator[WindowBatch]:
+        rooms, batch = _Rooms(self._device.type == "cuda"), WindowBatch()
+        for subject in subjects:
+            begun.append(subject)
+            shape = (self._batch_size, channels_of(subject.grid), *subject.grid.patch_size)
+            if batch.windows and batch.room.shape != shape:
+                yield self._complete(batch)
+                batch = WindowBatch()
+            for index in range(len(subject.grid)):
+                if not batch.windows:
+                    batch.room = rooms.take(shape)
+                place, row = subject.grid.location(index), batch.room[len(batch.windows)]
+                read_window(subject.grid, place, row)
+                if index and self._skip_empty is not None and self._skip_empty(row):
+                    batch.skipped.append((subject, place))
+                    continue
+                batch.windows.append((subject, place))
+                if len(batch.windows) == self._batch_size:
+                    yield self._complete(batch)
+                    batch = WindowBatch()
+        if batch.windows or batch.skipped:
+            yield self._complete(batch)
+
+    def _complete(self, batch: WindowBatch) -> WindowBatch:
+        batch.room = batch.room[: len(batch.windows)]
+        if batch.windows:
+            batch.seen = self._views.see([(subject.grid.source, place) for subject, place in batch.windows])
+        return batch
+
+
+class _Rooms:
+    """Memory for batches, used again once nobody holds a tensor of it: fresh memory costs a page fault for every 4 KiB."""
+
+    def __init__(self, pinned: bool) -> None:
+        self._pinned = pinned
+        self._arrays: list[Array] = []
+
+    def take(self, shape: tuple[int, ...]) -> torch.Tensor:
+        if self._pinned:
+            return torch.empty(shape, pin_memory=True)  # PyTorch's own allocator uses page-locked memory again
+        self._arrays = [array for array in self._arrays if array.shape == shape]
+        for array in self._arrays:
+            if sys.getrefcount(array) == _UNUSED:  # each tensor on it is one more
+                return torch.from_numpy(array)
+        self._arrays.append(np.empty(shape, np.float32))
+        return torch.from_numpy(self._arrays[-1])
+
+
+_UNUSED = 3
+"""References to an array that only the list, the loop and the question hold."""
+
+
+def channels_of(grid: GridSampler) -> int:
+    """Channels of all images of a grid."""
+    return sum(find_image(grid.source, name).shape[0] for name in grid.keys)
+
+
+def read_window(grid: GridSampler, place: PatchLocation, row: torch.Tensor) -> None:
+    """Read a window into `row`, float32 (C, i, j, k): the grid's images along the channels, each straight into its place."""
+    array, first = row.numpy(), 0
+    for name in grid.keys:
+        info = find_image(grid.source, name)
+        part = array[first : first + info.shape[0]]
+        if info.kind == "scalar":
+            grid.read(name, place, out=part)
+        else:
+            part[...] = grid.read(name, place)
+        first += info.shape[0]
+
+
+def ahead(items: Iterator[Item], number: int) -> Iterator[Item]:
+    """The items of an iterator that runs in a thread of its own, up to `number` of them ahead of the consumer."""
+    end: Any = object()
+    with ThreadPoolExecutor(1, thread_name_prefix="patchflow-read") as pool:
+        coming = deque(pool.submit(next, items, end) for _ in range(number))
+        try:
+            while (item := coming.popleft().result()) is not end:
+                coming.append(pool.submit(next, items, end))
+                yield item
+                del item
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _stitch(batch: WindowBatch, outputs: Mapping[str, Any]) -> list[tuple[Stitching, Results]]:
+    """Add a batch to its subjects; gives those that are whole now, with their results."""
+    for subject, place in batch.skipped:
+        subject.skip(place)
+    row = 0
+    for subject, members in groupby(batch.windows, key=lambda window: window[0]):
+        places = [place for _, place in members]
+        subject.add({name: _rows(value, row, row + len(places), len(batch.windows)) for name, value in outputs.items()}, places)
+        row += len(places)
+    of_batch = dict.fromkeys(subject for subject, _ in [*batch.windows, *batch.skipped])
+    return [(subject, subject.finish()) for subject in of_batch if subject.complete]
+
+
+def _rows(value: Any, first: int, last: int, number: int) -> Any:
+    """The rows of one subject; what is no batch is left for the aggregator to refuse."""
+    return value[first:last] if isinstance(value, torch.Tensor) and value.ndim > 0 and len(value) == number else value
+
+
+@contextmanager
+def evaluating(models: Sequence[Any]) -> Iterator[None]:
+    """Evaluation mode without gradients; afterwards each module has its own mode again (a frozen one in a training model stays frozen)."""
+    roots = [model for model in models if isinstance(model, nn.Module)]
+    modes = [(module, module.training) for root in roots for module in root.modules()]
+    try:
+        for root in roots:
+            root.eval()
+        with torch.inference_mode():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training

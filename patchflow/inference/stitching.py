@@ -1,0 +1,121 @@
+"""One subject on its way from windows to results: all outputs of the model, stitched, finished and kept or written."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from patchflow.errors import InferenceError
+from patchflow.geometry.location import PatchLocation
+from patchflow.geometry.space import VoxelGrid, scaled_grid
+from patchflow.inference.aggregator import GridAggregator, describe
+from patchflow.inference.chain import OutputChain
+from patchflow.inference.grid import GridSampler
+from patchflow.inference.memory import Budget
+from patchflow.inference.settings import Settings, is_single, listed, setting_of
+from patchflow.types import fraction3
+
+Results = torch.Tensor | Path | dict[str, torch.Tensor | Path]
+Paths = Callable[[str], Path | None]
+"""The file of an output by its name; None where it is kept in memory."""
+
+
+class Stitching:
+    """Stitches every output of a model for one subject, whose windows come in the grid's order.
+
+    Attributes:
+        grid: the subject's windows.
+        budget: what may be held in memory.
+
+    Args:
+        grid, budget: as above.
+        settings: what becomes of them.
+        target: the voxel grid of the results; None for the subject's own.
+        paths: where outputs are written.
+        path: `paths` as the user gave it, for messages.
+    """
+
+    def __init__(
+        self, grid: GridSampler, settings: Settings, target: VoxelGrid | None, paths: Paths, path: Any = None, budget: Budget | None = None
+    ) -> None:
+        self.grid, self._settings, self._target, self._paths, self._path = grid, settings, target, paths, path
+        self.budget = Budget() if budget is None else budget
+        own = VoxelGrid(grid.source.shape, grid.source.affine)
+        self._own = own
+        self._aggregators: dict[str, GridAggregator] = {}
+        self._chains: dict[str, OutputChain] = {}
+        self._skipped: list[PatchLocation] = []
+
+    @property
+    def complete(self) -> bool:
+        """Whether every window has come or was skipped."""
+        return bool(self._aggregators) and all(aggregator.complete for aggregator in self._aggregators.values())
+
+    def add(self, outputs: Mapping[str, Any], windows: Sequence[PatchLocation]) -> None:
+        """Add the predictions of some windows: each output (B, C, i, j, k), a row for each window.
+
+        Raises:
+            InferenceError: for predictions that cannot be stitched; names the subject and the window.
+            ArgumentError: if settings name other outputs than the model returns.
+        """
+        if not self._aggregators:
+            self._settings.check_names(outputs, self._path, windows, self.grid.name)
+            self._begin(outputs)
+        elif outputs.keys() != self._aggregators.keys():
+            raise InferenceError(
+                f"{describe(self.grid.name, windows[0])}: the model returned {listed(outputs)}, but {listed(self._aggregators)} before"
+            )
+        locations = np.stack([window.as_array() for window in windows])
+        for name, aggregator in self._aggregators.items():
+            aggregator.add_batch(outputs[name], locations)
+
+    def skip(self, window: PatchLocation) -> None:
+        """Go without a prediction for a window."""
+        if not self._aggregators:
+            self._skipped.append(window)
+        for aggregator in self._aggregators.values():
+            aggregator.skip(window.as_array()[None])
+
+    def finish(self) -> Results:
+        """The result of each output: a tensor, or the path of the file written; one without a name by itself.
+
+        Raises:
+            InferenceError: if windows are missing.
+            ImageFileError: if a file cannot be written.
+        """
+        results: dict[str, torch.Tensor | Path] = {}
+        for name, aggregator in self._aggregators.items():
+            aggregator.check_complete()
+            results[name] = self._chains[name].close() if name in self._chains else aggregator.get_output_tensor()
+        self._aggregators, self._chains = {}, {}
+        return next(iter(results.values())) if is_single(results) else results
+
+    def abort(self) -> None:
+        """Give up; no file is left."""
+        for chain in self._chains.values():
+            chain.abort()
+
+    def _begin(self, outputs: Mapping[str, Any]) -> None:
+        """Make room for each output, once its channels are known."""
+        for name, output in outputs.items():
+            mode, scale = self._settings.overlap_mode, setting_of(self._settings.scale, name)
+            kind, path = setting_of(self._settings.output, name), self._paths(name)
+            if kind == "logits" and path is None and self._target is None:
+                self._aggregators[name] = GridAggregator(self.grid, mode, scale=scale)  # the volume itself is what is asked for
+                continue
+            factors = fraction3(scale, "scale")
+            grid = scaled_grid(self._own, factors)
+            target = self._target
+            if target is not None and target.agrees(grid):
+                target = None
+            activation = setting_of(self._settings.activation, name)
+            chain = OutputChain(self.grid.name, kind, activation, self._settings.ready, grid, target, path)
+            self._chains[name] = chain
+            channels = output.shape[1] if isinstance(output, torch.Tensor) and output.ndim == 5 else 1
+            scratch = self.budget.scratch(self.grid, channels, factors, path)
+            self._aggregators[name] = GridAggregator(self.grid, mode, scale=scale, on_slab=chain, scratch_dir=scratch)
+        for window in self._skipped:
+            self.skip(window)
+        self._skipped = []

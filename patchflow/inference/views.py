@@ -1,0 +1,164 @@
+"""Several looks at each window: mirrored, transformed, or by several models; what is averaged, and how it is brought back."""
+
+from collections.abc import Callable, Sequence
+from itertools import combinations
+from typing import Any
+
+import torch
+
+from patchflow.augment.base import SpatialTransform
+from patchflow.augment.recipe import Recipe
+from patchflow.errors import ArgumentError, InferenceError
+from patchflow.geometry.location import PatchLocation
+from patchflow.inference.aggregator import check_prediction, describe
+from patchflow.inference.outputs import probabilities
+from patchflow.inference.settings import Settings, named_outputs, setting_of
+from patchflow.seeding import patch_generator
+
+Model = Callable[[torch.Tensor], Any]
+Outputs = dict[str, Any]
+Window = tuple[Any, PatchLocation]
+"""What is predicted (a source), and where."""
+
+
+class Views:
+    """Calls models on a batch of windows, mirrored and transformed as asked, and averages what they return.
+
+    Mirroring is done window by window: each model sees every combination of mirrored axes, 2^n for n axes. A recipe of spatial transforms
+    draws its parameters once, and each window is seen through them, about its own centre; a prediction is brought back by
+    `Recipe.invert`, and where it shows nothing of the window the other views count alone.
+
+    Args:
+        models: one model or several, which return the same outputs.
+        mirror_axes: 0, 1, 2 for I, J, K: axes to mirror.
+        recipes: spatial transforms, each one more view.
+        settings: whether logits or probabilities are averaged.
+        images: what the model is given.
+        seed: of the recipes' parameters.
+
+    Raises:
+        ArgumentError: for no model, axes that are none, or a recipe that holds more than spatial transforms.
+    """
+
+    def __init__(
+        self,
+        models: Model | Sequence[Model],
+        mirror_axes: Sequence[int],
+        recipes: Sequence[Recipe | SpatialTransform],
+        settings: Settings,
+        images: Sequence[str],
+        seed: int = 0,
+    ) -> None:
+        listed_models: list[Any] = list(models) if isinstance(models, (list, tuple)) else [models]
+        if not listed_models or not all(callable(model) for model in listed_models):
+            raise ArgumentError(f"model must be a model or a list of models, each of which can be called, not {models!r:.80}")
+        self.models: list[Model] = listed_models
+        axes = tuple(mirror_axes)
+        if len(set(axes)) < len(axes) or not all(type(axis) is int and 0 <= axis <= 2 for axis in axes):
+            raise ArgumentError(f"mirror_axes must be some of 0, 1 and 2, for I, J and K, each once, not {mirror_axes!r}")
+        self.mirrors = [chosen for count in range(len(axes) + 1) for chosen in combinations(axes, count)]
+        self.recipes = [_spatial(recipe) for recipe in recipes]
+        self._settings, self._images, self._seed = settings, list(images), seed
+
+    @property
+    def each(self) -> int:
+        """How often a window is predicted."""
+        return len(self.models) * (len(self.mirrors) + len(self.recipes))
+
+    def see(self, windows: Sequence[Window]) -> list[torch.Tensor]:
+        """What each recipe shows of some windows: a batch (B, C, i, j, k) for each recipe."""
+        return [
+            torch.stack([self._shown(recipe, number, *window) for window in windows])
+            for number, recipe in enumerate(self.recipes)
+        ]  # fmt: skip
+
+    def __call__(self, batch: torch.Tensor, seen: Sequence[torch.Tensor], windows: Sequence[Window]) -> Outputs:
+        """The averaged prediction of each output, (B, C, i, j, k).
+
+        Args:
+            batch: windows as they lie, (B, C, i, j, k).
+            seen: what `see` gave, on the same device.
+            windows: which they are.
+        """
+        if self.each == 1:
+            outputs = self._call(self.models[0], batch, windows)
+            return {name: self._ready(output, name) for name, output in outputs.items()} if self._settings.ready else outputs
+        total = _Mean()
+        for model in self.models:
+            for axes in self.mirrors:
+                turned = [axis + 2 for axis in axes]
+                for name, output in self._call(model, batch.flip(turned) if turned else batch, windows).items():
+                    total.add(name, self._ready(output, name).flip(turned) if turned else self._ready(output, name), windows)
+            for number, (recipe, values) in enumerate(zip(self.recipes, seen, strict=True)):
+                for name, output in self._call(model, values, windows).items():
+                    total.add(name, self._brought_back(recipe, number, self._ready(output, name), windows), windows)
+        return total.means(self.each)
+
+    def _call(self, model: Model, batch: torch.Tensor, windows: Sequence[Window]) -> Outputs:
+        name, places = windows[0][0].name, [place for _, place in windows]
+        try:
+            returned = model(batch)
+        except Exception as error:
+            more = f" and {len(windows) - 1} more of its batch" if len(windows) > 1 else ""
+            error.add_note(f"while predicting {describe(name, places[0])}{more}")
+            raise
+        outputs = named_outputs(returned, name, places)
+        if self.each > 1 or self._settings.ready:
+            for key, output in outputs.items():
+                size = tuple(output.shape[2:]) if isinstance(output, torch.Tensor) and output.ndim == 5 else places[0].size
+                check_prediction(output, name, places, (size[0], size[1], size[2]))
+                if not output.dtype.is_floating_point:
+                    raise InferenceError(f"{describe(name, places[0])}: predictions of {output.dtype} cannot be averaged ({key!r})")
+        return outputs
+
+    def _ready(self, output: torch.Tensor, name: str) -> torch.Tensor:
+        values = output.float()
+        return probabilities(values, setting_of(self._settings.activation, name), dim=1) if self._settings.ready else values
+
+    def _parameters(self, recipe: Recipe, number: int, source: Any, place: PatchLocation) -> Any:
+        return recipe.draw(patch_generator(self._seed, number, 0), source, place)
+
+    def _shown(self, recipe: Recipe, number: int, source: Any, place: PatchLocation) -> torch.Tensor:
+        sample = recipe.apply(source, place, self._parameters(recipe, number, source, place), keys=self._images)
+        return torch.cat([sample[name].float() for name in self._images])
+
+    def _brought_back(self, recipe: Recipe, number: int, output: torch.Tensor, windows: Sequence[Window]) -> torch.Tensor:
+        if output.shape[2:] != windows[0][1].size:
+            raise ArgumentError("views by recipes need predictions of the windows' size: leave scale at 1, or mirror instead")
+        back = [
+            recipe.invert(values, source, place, self._parameters(recipe, number, source, place), self._images[0], fill=float("nan"))
+            for values, (source, place) in zip(output, windows, strict=True)
+        ]
+        return torch.stack(back)
+
+
+class _Mean:
+    """The mean of predictions, by output name; NaN stands for voxels that a view does not show."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, torch.Tensor] = {}
+        self._missing: dict[str, torch.Tensor] = {}
+
+    def add(self, name: str, values: torch.Tensor, windows: Sequence[Window]) -> None:
+        hidden = values.isnan()
+        if name not in self._sums:
+            self._sums[name] = torch.where(hidden, 0, values)
+            self._missing[name] = torch.zeros(values.shape, dtype=torch.int16, device=values.device)
+        elif self._sums[name].shape != values.shape:
+            source, place = windows[0]
+            raise InferenceError(
+                f"{describe(source.name, place)}: one view or model gave {tuple(values.shape)}, another {tuple(self._sums[name].shape)}"
+            )
+        else:
+            self._sums[name] += torch.where(hidden, 0, values)
+        self._missing[name] += hidden
+
+    def means(self, views: int) -> Outputs:
+        return {name: total / (views - self._missing[name]) for name, total in self._sums.items()}
+
+
+def _spatial(recipe: Recipe | SpatialTransform) -> Recipe:
+    made = recipe if isinstance(recipe, Recipe) else Recipe([recipe])
+    if not all(isinstance(step, SpatialTransform) for step in made.leaves):
+        raise ArgumentError(f"a view must be a recipe of spatial transforms alone, which can be taken back, not {recipe!r}")
+    return made
