@@ -44,6 +44,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_HOMES` says the same 
     from patchflow.inference.aggregator import GridAggregator
     from patchflow.inference.grid import GridSampler
     from patchflow.inference.predict import predict
+    from patchflow.inference.subjects import predict_subjects
     from patchflow.loading.queue import Queue
     from patchflow.preprocess.pipeline import Pipeline
     from patchflow.sampling.label import LabelSampler
@@ -89,6 +90,7 @@ __all__ = [
     "from_torchio",
     "open_cache",
     "predict",
+    "predict_subjects",
     "preprocess",
 ]
 
@@ -114,6 +116,7 @@ _HOMES = {
     "from_torchio": "patchflow.adapters.torchio",
     "open_cache": "patchflow.cache.read",
     "predict": "patchflow.inference.predict",
+    "predict_subjects": "patchflow.inference.subjects",
 }
 _ROOMS = ("augment", "preprocess")
 

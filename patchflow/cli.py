@@ -1,19 +1,20 @@
-"""The command line: `patchflow demo`, `patchflow show` and `patchflow cache build|info|verify`.
+"""The command line: `patchflow demo`, `patchflow show`, `patchflow predict` and `patchflow cache build|info|verify`.
 
 An error that patchflow raises on purpose is one line on stderr and exit code 2; `--debug` shows the traceback.
 """
 
 import argparse
-import ast
 import sys
 from collections.abc import Sequence
 
-from patchflow import preprocess, show
+from patchflow import show
 from patchflow.augment.config import load_recipe
 from patchflow.cache.build import build_cache
 from patchflow.cache.read import open_cache
 from patchflow.errors import ArgumentError, PatchflowError
+from patchflow.inference.config import predict_as_configured
 from patchflow.loading.queue import Queue
+from patchflow.preprocess.config import step_from
 from patchflow.preprocess.pipeline import Pipeline
 from patchflow.subjects import find_subjects
 from patchflow.types import count, int3
@@ -60,6 +61,10 @@ def _parser() -> argparse.ArgumentParser:
     drawing.add_argument("--label", metavar="NAME", help="the label map to outline (default: the first, if there is one)")
     drawing.add_argument("--window", type=float, nargs=2, metavar=("LOW", "HIGH"), help="values shown black and white")
     drawing.set_defaults(run=_show)
+
+    predicting = commands.add_parser("predict", parents=[common], help="predict the subjects of a folder or a cache, as a YAML file says")
+    predicting.add_argument("config", help="the YAML file, such as configs/predict.yaml, which explains what it may hold")
+    predicting.set_defaults(run=_predict)
 
     cache = commands.add_parser("cache", help="build, describe or check a cache").add_subparsers(required=True, metavar="COMMAND")
     build = cache.add_parser("build", parents=[common], help="build a cache of the subjects in a folder, or go on with one")
@@ -113,13 +118,20 @@ def _show(options: argparse.Namespace) -> int:
     return 0
 
 
+def _predict(options: argparse.Namespace) -> int:
+    for results in predict_as_configured(options.config, progress=sys.stderr.isatty()).values():
+        for path in results.values() if isinstance(results, dict) else [results]:
+            print(path)
+    return 0
+
+
 def _build(options: argparse.Namespace) -> int:
     pairs = [_pair(text, "NAME=PATTERN") for text in options.images]
     patterns = dict(pairs)
     if len(patterns) < len(pairs):
         raise ArgumentError(f"an image is named twice in {' '.join(options.images)}: give each name one pattern")
     subjects = find_subjects(options.data, **patterns)
-    steps = [_step(text) for text in options.preprocess]
+    steps = [step_from(text) for text in options.preprocess]
     cache = build_cache(
         subjects, options.cache, preprocess=Pipeline(steps) if steps else None, layout=options.layout, num_workers=options.workers
     )
@@ -150,22 +162,6 @@ def _pair(text: str, form: str) -> tuple[str, str]:
     if not (name.isidentifier() and equals and value):
         raise ArgumentError(f"expected {form}, not {text!r}")
     return name, value
-
-
-def _step(text: str) -> preprocess.Step:
-    """A preprocessing step from its name, or from a call with literal arguments. Only literals are read: nothing is evaluated."""
-    known = [name for name in preprocess.__all__ if name not in ("Pipeline", "Step")]
-    try:
-        tree = ast.parse(text, mode="eval").body
-        name, keywords = (tree.func, tree.keywords) if isinstance(tree, ast.Call) and not tree.args else (tree, [])
-        if not isinstance(name, ast.Name) or name.id not in known:
-            raise ArgumentError(f"no preprocessing step {text!r}: there are {', '.join(known)}, such as Window(center=40, width=400)")
-        step: preprocess.Step = getattr(preprocess, name.id)(**{str(word.arg): ast.literal_eval(word.value) for word in keywords})
-    except PatchflowError:
-        raise
-    except (TypeError, SyntaxError, ValueError) as error:
-        raise ArgumentError(f"preprocessing step {text!r}: {error}") from error
-    return step
 
 
 if __name__ == "__main__":

@@ -60,9 +60,9 @@ def run(folder: str | Path = "patchflow-demo", steps: int = 120, seed: int = 0, 
     model = fit(Segmentation(network, steps), patches(cache.subset(names[:-1]), steps, seed), steps)
     print(f"4. predicting {names[-1]}, which the network has not seen")
     path = folder / "prediction.nii.gz"
-    labels = pf.predict(model, cache[-1], patch_size=WINDOW, patch_overlap=OVERLAP, overlap_mode="gaussian", output="labels", path=path)
-    assert isinstance(labels, torch.Tensor)  # a network of one output gives one tensor
-    scores = show(found[-1], labels[0].numpy(), folder / "prediction.png")
+    pf.predict(model, cache[-1], patch_size=WINDOW, patch_overlap=OVERLAP, overlap_mode="gaussian", output="labels", path=path)
+    torch.save(network.state_dict(), folder / "network.pt")  # for `patchflow predict configs/predict.yaml`
+    scores = show(found[-1], pf.LabelMap(path).data[0], folder / "prediction.png")
     print(f"   {path} overlays {found[-1]['image'].path}; look at {folder / 'prediction.png'}")
     print(f"done in {time.perf_counter() - began:.0f} s")
     return scores

@@ -74,8 +74,8 @@ def _voxels(part: Any, what: str, value: Any, minimum: int) -> int:
     return int(part)
 
 
-ScaleLike = float | Fraction | Sequence[float | Fraction]
-"""A rational number for all three axes, or three."""
+ScaleLike = float | Fraction | str | Sequence[float | Fraction | str]
+"""A rational number for all three axes, or three; text is "1/2"."""
 
 _LARGEST_DENOMINATOR = 64
 
@@ -94,7 +94,11 @@ def fraction3(value: ScaleLike, what: str) -> tuple[Fraction, Fraction, Fraction
     if len(parts) != 3:
         raise ArgumentError(f"{what} must be a number or three (I, J, K), not {value!r}: it has {len(parts)} values")
     result = []
-    for part in parts:
+    for given in parts:
+        try:
+            part = Fraction(given) if isinstance(given, str) else given
+        except ValueError as error:
+            raise ArgumentError(f'{what} must be a number, or text such as "1/2", not {given!r}') from error
         if isinstance(part, bool) or not isinstance(part, Real) or not isfinite(part) or part <= 0:
             raise ArgumentError(f"{what} must be a number above 0, not {part!r}")
         exact = part if isinstance(part, Fraction) else Fraction(float(part))

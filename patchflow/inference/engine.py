@@ -87,11 +87,11 @@ class Engine:
                     count = len(batch.windows) + len(batch.skipped)
                     del outputs, batch  # so that they are gone when they are stitched
                     while waiting and (first or len(waiting) > 1 or subject.budget.one_at_a_time(nbytes)):
-                        yield from waiting.popleft().result()
+                        yield from _finished(waiting, begun)
                     first = False
                     bar.update(count)
                 while waiting:
-                    yield from waiting.popleft().result()
+                    yield from _finished(waiting, begun)
         except BaseException:
             stitching.shutdown(cancel_futures=True)  # waits for the batch in work, which writes to what is aborted
             for subject in begun:
@@ -188,6 +188,14 @@ def ahead(items: Iterator[Item], number: int) -> Iterator[Item]:
                 del item
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _finished(waiting: deque[Future[list[tuple[Stitching, Results]]]], begun: list[Stitching]) -> list[tuple[Stitching, Results]]:
+    """Subjects that the oldest batch completes; they are begun no more, so that their volumes can go."""
+    finished = waiting.popleft().result()
+    for subject, _ in finished:
+        begun.remove(subject)
+    return finished
 
 
 def _stitch(batch: WindowBatch, outputs: Mapping[str, Any]) -> list[tuple[Stitching, Results]]:

@@ -2,30 +2,26 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
-from torch import nn
 
 from patchflow.augment.base import SpatialTransform
 from patchflow.augment.recipe import Recipe
-from patchflow.errors import ArgumentError
 from patchflow.geometry.location import Outside
 from patchflow.geometry.windows import OverlapMode
 from patchflow.images.slabs import check_slab_path
-from patchflow.inference.engine import Engine, IsEmpty
-from patchflow.inference.grid import GridSampler
+from patchflow.inference.engine import IsEmpty
 from patchflow.inference.masks import Mask
-from patchflow.inference.memory import Budget, describe_needs
+from patchflow.inference.memory import describe_needs
 from patchflow.inference.outputs import Activation, Average, Output
-from patchflow.inference.settings import Settings, values_of
+from patchflow.inference.plan import Plan
+from patchflow.inference.settings import values_of
 from patchflow.inference.sidecar import write_sidecar
 from patchflow.inference.sources import GridLike, SourceLike, as_voxel_grid
 from patchflow.inference.stitching import Results, Stitching
-from patchflow.inference.views import Model, Views
-from patchflow.loading.memory import parse_size
+from patchflow.inference.views import Model
 from patchflow.notices import say
-from patchflow.types import ScaleLike, SizeLike, count, int3
+from patchflow.types import ScaleLike, SizeLike
 
 PathLike = str | Path
 
@@ -117,53 +113,39 @@ def predict(
             with a note that names them.
         ImageFileError: if a file cannot be written.
     """
-    paths = _check_paths(path)
-    settings = Settings(overlap_mode, output, activation, scale, average, dict(label_names or {}))
-    windows = Windows(int3(patch_size, "patch_size"), patch_overlap, _check_images(images), fill, outside, settings.multiple)
-    seen = Views(model, mirror_axes, views, settings, images, seed)
-    engine = Engine(seen, count(batch_size, "batch_size", 1), _device(seen.models[0], device), skip_empty, progress)
-    sampler = windows.of(source, mask)
+    plan = Plan(
+        patch_size=patch_size,
+        patch_overlap=patch_overlap,
+        overlap_mode=overlap_mode,
+        output=output,
+        activation=activation,
+        scale=scale,
+        images=images,
+        fill=fill,
+        outside=outside,
+        skip_empty=skip_empty,
+        mirror_axes=mirror_axes,
+        views=views,
+        average=average,
+        batch_size=batch_size,
+        device=device,
+        label_names=label_names or {},
+        memory_budget=memory_budget,
+        scratch_dir=scratch_dir,
+        seed=seed,
+        progress=progress,
+    )
+    paths, engine = _check_paths(path), plan.engine(model)
+    windows = plan.grid(source, mask)
     target = None if grid is None else as_voxel_grid(grid)
-    stitching = Stitching(sampler, settings, target, paths, path, _budget(memory_budget, scratch_dir))
+    stitching = Stitching(windows, plan.settings, target, paths, path, plan.budget)
     if progress:
-        say(describe_needs(sampler, batch_size, path is None, target))
-    ((_, results),) = engine.run([stitching], len(sampler))
+        say(describe_needs(windows, batch_size, path is None, target))
+    ((_, results),) = engine.run([stitching], len(windows))
     for file in values_of(results):
-        if isinstance(file, Path) and settings.label_names:
-            write_sidecar(file, {"labels": {str(value): name for value, name in settings.label_names.items()}})
+        if isinstance(file, Path) and plan.label_names:
+            write_sidecar(file, {"labels": {str(value): name for value, name in plan.label_names.items()}})
     return results
-
-
-class Windows(NamedTuple):
-    """How the windows of any subject are laid and read; see `GridSampler`."""
-
-    patch_size: Any
-    patch_overlap: SizeLike | None
-    images: Sequence[str]
-    fill: float | Mapping[str, float]
-    outside: Outside
-    multiple: Any
-
-    def of(self, source: SourceLike, mask: Mask | None = None) -> GridSampler:
-        """The windows of one subject."""
-        half = tuple(size // 2 // step * step for size, step in zip(self.patch_size, self.multiple, strict=True))
-        overlap: Any = half if self.patch_overlap is None else self.patch_overlap
-        return GridSampler(
-            source,
-            self.patch_size,
-            overlap,
-            keys=list(self.images),
-            fill=self.fill,
-            outside=self.outside,
-            mask=mask,
-            multiple=self.multiple,
-        )
-
-
-def _check_images(images: Sequence[str]) -> Sequence[str]:
-    if isinstance(images, str) or not images or len(set(images)) != len(images):
-        raise ArgumentError(f'images must be a list of image names, each once, such as ("image",), not {images!r}')
-    return images
 
 
 def _check_paths(path: PathLike | Mapping[str, PathLike] | None) -> Callable[[str], Path | None]:
@@ -175,16 +157,3 @@ def _check_paths(path: PathLike | Mapping[str, PathLike] | None) -> Callable[[st
         return lambda name: checked
     files = {name: check_slab_path(file) for name, file in path.items()}
     return files.get
-
-
-def _budget(memory_budget: int | str | None, scratch_dir: PathLike | None) -> Budget:
-    if scratch_dir is not None and not Path(scratch_dir).is_dir():
-        raise ArgumentError(f"scratch_dir {scratch_dir} is no folder: make it first")
-    return Budget(None if memory_budget is None else parse_size(memory_budget), None if scratch_dir is None else Path(scratch_dir))
-
-
-def _device(model: Any, device: torch.device | str | None) -> torch.device:
-    if device is not None:
-        return torch.device(device)
-    parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
-    return torch.device("cpu") if parameter is None else parameter.device

@@ -70,7 +70,7 @@ class Settings:
     def record(self) -> dict[str, Any]:
         """What tells predictions apart, as plain JSON values: functions by their names."""
         parts = {name: getattr(self, name) for name in ("overlap_mode", "output", "activation", "scale", "average")}
-        return {name: _plain(value) for name, value in parts.items()}
+        return {name: plain(value) for name, value in parts.items()}
 
     def check_names(self, outputs: Mapping[str, Any], path: Any, windows: Sequence[PatchLocation], subject: str) -> None:
         """Hold the settings against what the model returned first, so that a wrong name does not cost a whole prediction."""
@@ -122,11 +122,14 @@ def values_of(value: Any) -> list[Any]:
     return list(value.values()) if isinstance(value, Mapping) else [value]
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A setting as plain JSON values: functions by their names, recipes by what they do."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(part) for key, part in value.items()}
+        return {str(key): plain(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(part) for part in value]
+        return [plain(part) for part in value]
+    if hasattr(value, "to_dict"):
+        return value.to_dict()
     if callable(value):
         return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__qualname__)}"
-    return value if isinstance(value, (str, int, float)) else str(value)
+    return value if value is None or isinstance(value, (str, int, float)) else str(value)

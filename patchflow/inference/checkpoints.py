@@ -1,0 +1,110 @@
+"""Models from the name of their class and a checkpoint: weights alone are read, no code is run."""
+
+import importlib
+import pickle
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from patchflow.errors import ArgumentError, ImageFileError
+
+_SHOWN = 3
+
+
+def load_model(class_path: str, init_args: Mapping[str, Any] | None = None, checkpoint: str | Path | None = None) -> nn.Module:
+    """Make a model and load its weights.
+
+    Args:
+        class_path: "package.module.Class", found as `python -m` finds modules: in the current folder too.
+        init_args: the arguments of the class; None for those that a Lightning checkpoint kept by `save_hyperparameters`, if it did.
+        checkpoint: see `load_weights`; None for a model as it is made.
+
+    Raises:
+        ArgumentError: for a class that is not found or not made with these arguments, or a checkpoint of another architecture.
+        ImageFileError: for a checkpoint that cannot be read.
+    """
+    content = None if checkpoint is None else read_checkpoint(checkpoint)
+    kept = content.get("hyper_parameters") if content is not None else None
+    arguments = dict(kept or {}) if init_args is None else dict(init_args)
+    try:
+        model = _class(class_path)(**arguments)
+    except TypeError as error:
+        raise ArgumentError(f"{class_path} cannot be made with {arguments!r:.200} ({error}): give it its arguments in init_args") from error
+    if not isinstance(model, nn.Module):
+        raise ArgumentError(f"{class_path} is no torch.nn.Module")
+    if content is not None:
+        _load(model, content, str(checkpoint))
+    return model.eval()
+
+
+def load_weights(model: nn.Module, checkpoint: str | Path) -> None:
+    """Load the weights of a checkpoint into a model.
+
+    A checkpoint is a state dict, or a dict that holds one under "state_dict", as Lightning's do. Where the model is a part of the module
+    that was saved (its `net`, say), the common beginning of the names is left away.
+
+    Args:
+        model: of the architecture that was saved.
+        checkpoint: a file of `torch.save`; read with `weights_only=True`.
+
+    Raises:
+        ArgumentError: for weights of another architecture: names some that are missing, unexpected or of another shape.
+        ImageFileError: for a file that cannot be read, or that holds more than tensors and plain values.
+    """
+    _load(model, read_checkpoint(checkpoint), str(checkpoint))
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """What a checkpoint holds, on the CPU; see `load_weights`."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise ImageFileError(f"{path} cannot be read ({error.strerror or error}): give the path of a checkpoint") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ImageFileError(
+            f"{path} is no checkpoint of weights ({reason:.200}): only tensors and plain values are read, as others could run code; "
+            "save the model's state_dict() by torch.save"
+        ) from error
+    if not isinstance(content, dict):
+        raise ImageFileError(f"{path} holds a {type(content).__name__}, not a state dict: save the model's state_dict() by torch.save")
+    return content
+
+
+def _load(model: nn.Module, content: Mapping[str, Any], what: str) -> None:
+    state: Mapping[str, Any] = content.get("state_dict", content)
+    wanted = model.state_dict()
+    state = {str(name): value for name, value in state.items()}
+    first = next(iter(state), "").split(".")[0] + "."
+    if state.keys() != wanted.keys() and all(name.startswith(first) for name in state):
+        shorter = {name.removeprefix(first): value for name, value in state.items()}
+        state = shorter if shorter.keys() == wanted.keys() else state
+    missing, unexpected = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
+    shapes = [
+        f"{name} {tuple(state[name].shape)} instead of {tuple(wanted[name].shape)}"
+        for name in wanted.keys() & state.keys()
+        if isinstance(state[name], torch.Tensor) and state[name].shape != wanted[name].shape
+    ]
+    found = {"missing": missing, "unexpected": unexpected, "of another shape": sorted(shapes)}
+    if any(found.values()):
+        told = "; ".join(f"{len(names)} {how}: {', '.join(names[:_SHOWN])}" for how, names in found.items() if names)
+        raise ArgumentError(f"{what} is of another architecture than {type(model).__name__} ({told}): give the class and arguments it had")
+    model.load_state_dict(state)
+
+
+def _class(class_path: str) -> Any:
+    module, _, name = class_path.rpartition(".")
+    if not module:
+        raise ArgumentError(f'the model must be named as "package.module.Class", not {class_path!r}')
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ImportError as error:
+        raise ArgumentError(f"{class_path} cannot be imported ({error}): run where its module is, or install it") from error
+    except AttributeError as error:
+        raise ArgumentError(f"the module {module} has no {name}: name a class of it") from error

@@ -1,0 +1,120 @@
+"""Many volumes through a model, into a folder."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from patchflow.errors import ArgumentError
+from patchflow.inference.folder import PredictionFolder
+from patchflow.inference.masks import Mask
+from patchflow.inference.memory import describe_needs
+from patchflow.inference.plan import Plan
+from patchflow.inference.sources import GridLike, MemorySource, SourceLike, as_voxel_grid
+from patchflow.inference.stitching import Results, Stitching
+from patchflow.inference.views import Model
+from patchflow.notices import say
+from patchflow.preprocess.pipeline import Pipeline
+from patchflow.subjects import Subject
+
+Grids = Mapping[str, GridLike] | Callable[[str], GridLike | None]
+"""The voxel grid of each subject's results, by the subject's name."""
+
+
+def predict_subjects(
+    model: Model | Sequence[Model],
+    sources: Iterable[SourceLike],
+    folder: Any,
+    *,
+    suffix: str = ".nii.gz",
+    grids: Grids | None = None,
+    masks: Mapping[str, Mask] | str | None = None,
+    preprocess: Pipeline | None = None,
+    made_with: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> dict[str, Results]:
+    """Predict subject after subject, each into a file of its own.
+
+    Batches reach from one subject into the next, and a subject is read while the one before is predicted. A file appears when its subject
+    is whole, with NAME.json beside it (label names, and what it was made with). Called again after an interruption, it goes on with the
+    subjects that have no such file.
+
+    Args:
+        model: see `patchflow.predict`.
+        sources: a cache, or subjects, entries and sources of your own; read one after the other, when their turn comes.
+        folder: where NAME.nii.gz goes for each subject, or NAME_OUTPUT.nii.gz for each output of a model of several; made if needed.
+        suffix: ".nii.gz", ".nii" or ".h5".
+        grids: the voxel grid of each subject's results, as a dict or a function of the subject's name; subjects without one keep their own.
+        masks: where to predict: a dict by subject, or the name of an image that each has; see `patchflow.predict`.
+        preprocess: done to `Subject`s before they are predicted, as it was to those that the model was trained on.
+        made_with: more that tells these predictions from others, such as a checkpoint's digest: plain JSON values.
+        options: any other argument of `patchflow.predict`: patch_size (which must be given), patch_overlap, output, batch_size, ...
+
+    Returns:
+        For each subject by name, those finished before included, its path, or paths by output name.
+
+    Raises:
+        InferenceError: as `patchflow.predict`, or if the folder holds predictions made with other settings. Subjects finished before stay.
+        ArgumentError: for arguments that cannot be used, or two subjects of one name.
+    """
+    plan = Plan(**options)
+    engine = plan.engine(model)
+    made_with = plan.record() | {"preprocess": None if preprocess is None else preprocess.fingerprint()} | dict(made_with or {})
+    kept = PredictionFolder(folder, suffix, made_with, plan.label_names)
+    todo, results = _todo(sources, kept)
+    stitchings = _stitchings(_prepared(todo, preprocess), plan, kept, grids, masks)
+    total = None if masks is not None else sum(_windows(source, plan) for source in todo)
+    for stitching, result in engine.run(stitchings, total):
+        kept.done(stitching.grid.name, result)
+        results[stitching.grid.name] = result
+    return results
+
+
+def _todo(sources: Iterable[SourceLike], kept: PredictionFolder) -> tuple[list[SourceLike], dict[str, Results]]:
+    """The sources that are to be predicted, and the results of those that were before."""
+    todo: list[SourceLike] = []
+    seen: set[str] = set()
+    results: dict[str, Results] = {}
+    for source in sources:
+        if isinstance(source, (np.ndarray, torch.Tensor)):
+            raise ArgumentError("an array has no name for its file: give pf.Subject(name, image=pf.ScalarImage(array, affine))")
+        name = source.name
+        if name in seen:
+            raise ArgumentError(f'two subjects are called "{name}": rename one, as their files would be the same')
+        seen.add(name)
+        if kept.is_done(name):
+            results[name] = kept.results(name)
+        else:
+            todo.append(source)
+    if results:
+        say(f"{len(results)} of {len(seen)} subjects were predicted before and are kept as they are in {kept.folder}")
+    return todo, results
+
+
+def _stitchings(
+    sources: Iterable[SourceLike], plan: Plan, kept: PredictionFolder, grids: Grids | None, masks: Mapping[str, Mask] | str | None
+) -> Iterator[Stitching]:
+    told = not plan.progress
+    for source in sources:
+        name = source.name  # type: ignore[union-attr]  # arrays were refused
+        wanted = None if grids is None else grids(name) if callable(grids) else grids.get(name)
+        mask = masks if masks is None or isinstance(masks, str) else masks.get(name)
+        grid = plan.grid(source, mask)
+        target = None if wanted is None else as_voxel_grid(wanted)
+        if not told:
+            say(describe_needs(grid, plan.batch_size, False, target))
+            told = True
+        yield Stitching(grid, plan.settings, target, partial(kept.path, name), None, plan.budget)
+
+
+def _prepared(sources: Iterable[SourceLike], preprocess: Pipeline | None) -> Iterator[SourceLike]:
+    """The sources, subjects among them preprocessed when their turn comes."""
+    for source in sources:
+        yield MemorySource(source.name, preprocess.run(source)) if preprocess and isinstance(source, Subject) else source
+
+
+def _windows(source: Any, plan: Plan) -> int:
+    """Windows of a source, from its header."""
+    return plan.window_count(next(iter(source.images.values())).shape[1:] if isinstance(source, Subject) else source.shape)

@@ -1,0 +1,253 @@
+"""Many subjects, one after the other: files, batches that reach across subjects, going on after an interruption, and from YAML."""
+
+import json
+import os
+import re
+import sys
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch import nn
+
+import patchflow as pf
+from patchflow.cli import main
+from patchflow.errors import ArgumentError, ImageFileError, InferenceError
+from patchflow.inference.checkpoints import load_model, load_weights
+
+AFFINE = np.diag([2.0, 1, 1.5, 1])
+SIZES = {"patch_size": 6, "progress": False}
+
+
+def make_subjects(number: int = 3) -> list[pf.Subject]:
+    rng = np.random.default_rng(0)
+    return [
+        pf.Subject(f"s{n}", image=pf.ScalarImage(rng.normal(size=(1, 9 + 2 * n, 7, 8)).astype(np.float32), AFFINE)) for n in range(number)
+    ]
+
+
+def two_classes(x: torch.Tensor) -> torch.Tensor:
+    return torch.cat([0 * x, x], dim=1)
+
+
+class Counting:
+    def __init__(self, fails_at: int = -1) -> None:
+        self.batches, self.fails_at = [], fails_at
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        if len(self.batches) == self.fails_at:
+            raise RuntimeError("power cut")
+        self.batches.append(len(x))
+        return two_classes(x)
+
+
+def test_each_subject_gets_the_file_that_predict_writes(tmp_path) -> None:
+    subjects = make_subjects()
+    paths = pf.predict_subjects(two_classes, subjects, tmp_path / "out", batch_size=4, label_names={1: "liver"}, **SIZES)
+    assert paths == {f"s{n}": tmp_path / "out" / f"s{n}.nii.gz" for n in range(3)}
+    for subject in subjects:
+        alone = pf.predict(two_classes, subject, **SIZES)
+        written = nib.load(paths[subject.name])
+        np.testing.assert_array_equal(np.asarray(written.dataobj), alone[0])
+        np.testing.assert_allclose(written.affine, AFFINE)
+        assert json.loads((tmp_path / "out" / f"{subject.name}.json").read_text())["labels"] == {"1": "liver"}
+    assert len(list((tmp_path / "out").iterdir())) == 6
+
+
+def test_batches_reach_across_subjects(tmp_path) -> None:
+    model = Counting()
+    pf.predict_subjects(model, make_subjects(), tmp_path, batch_size=5, patch_overlap=0, **SIZES)
+    windows = sum(len(pf.GridSampler(subject, 6)) for subject in make_subjects())
+    assert model.batches == [5] * (windows // 5) + [windows % 5] * (windows % 5 > 0)
+
+
+def test_an_interrupted_run_goes_on_with_the_subjects_that_are_not_finished(tmp_path) -> None:
+    subjects = make_subjects()
+    with pytest.raises(RuntimeError, match="power cut"):
+        pf.predict_subjects(Counting(fails_at=14), subjects, tmp_path, patch_overlap=0, **SIZES)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s0.json", "s0.nii.gz"]
+    before = os.stat(tmp_path / "s0.nii.gz").st_mtime_ns
+    model = Counting()
+    paths = pf.predict_subjects(model, subjects, tmp_path, patch_overlap=0, **SIZES)
+    assert os.stat(tmp_path / "s0.nii.gz").st_mtime_ns == before
+    assert len(model.batches) == sum(len(pf.GridSampler(subject, 6)) for subject in subjects[1:])
+    assert list(paths) == ["s0", "s1", "s2"]
+    for subject in subjects:
+        np.testing.assert_array_equal(np.asarray(nib.load(paths[subject.name]).dataobj), (subject["image"].data[0] > 0))
+
+
+def test_several_outputs_get_a_file_each_and_are_found_again(tmp_path) -> None:
+    def model(x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"tissue": two_classes(x), "depth": x}
+
+    options = {"output": {"tissue": "labels", "depth": "logits"}, "suffix": ".nii", **SIZES}
+    paths = pf.predict_subjects(model, make_subjects(1), tmp_path, **options)
+    assert paths == {"s0": {"tissue": tmp_path / "s0_tissue.nii", "depth": tmp_path / "s0_depth.nii"}}
+    assert pf.predict_subjects(lambda x: pytest.fail("called"), make_subjects(1), tmp_path, **options) == paths
+
+
+def test_a_folder_of_other_predictions_is_refused(tmp_path) -> None:
+    pf.predict_subjects(two_classes, make_subjects(1), tmp_path, **SIZES)
+    with pytest.raises(InferenceError, match=r's0\.json: subject "s0" was predicted with other settings \(mirror_axes\)'):
+        pf.predict_subjects(two_classes, make_subjects(1), tmp_path, mirror_axes=(0,), **SIZES)
+    with pytest.raises(InferenceError, match="checkpoint"):
+        pf.predict_subjects(two_classes, make_subjects(1), tmp_path, made_with={"checkpoint": "b"}, **SIZES)
+
+
+def test_names_that_cannot_be_files_or_come_twice_are_refused(tmp_path) -> None:
+    image = pf.ScalarImage(np.zeros((1, 6, 6, 6), np.float32))
+    with pytest.raises(ArgumentError, match='two subjects are called "a"'):
+        pf.predict_subjects(two_classes, [pf.Subject("a", image=image)] * 2, tmp_path, **SIZES)
+    with pytest.raises(ArgumentError, match="an array has no name"):
+        pf.predict_subjects(two_classes, [np.zeros((1, 6, 6, 6))], tmp_path, **SIZES)
+    with pytest.raises(ArgumentError, match="let the name end in"):
+        pf.predict_subjects(two_classes, [], tmp_path, suffix=".mha", **SIZES)
+
+
+def test_subjects_are_preprocessed_when_their_turn_comes_and_masks_and_grids_go_by_name(tmp_path) -> None:
+    subjects, pipeline = make_subjects(2), pf.Pipeline([pf.preprocess.Rescale()])
+    options = {"output": "logits", "patch_overlap": 0, "suffix": ".nii", **SIZES}
+    box = pf.PatchLocation((0, 0, 0), (1, 1, 1))
+    paths = pf.predict_subjects(nn.Identity(), subjects, tmp_path, preprocess=pipeline, masks={"s1": box}, **options)
+    for subject in subjects:
+        written, expected = nib.load(paths[subject.name]).get_fdata(dtype=np.float32), pipeline(subject)["image"].data[0]
+        if subject.name == "s1":  # the first window alone
+            window = pf.PatchLocation.from_array(pf.GridSampler(subject, 6).locations[0]).overlap(expected.shape).volume
+            assert (np.delete(written, np.s_[: window[0].stop], axis=0) == 0).all()
+            written, expected = written[window], expected[window]
+        np.testing.assert_allclose(written, expected, atol=1e-6)
+    coarse = pf.ScalarImage(np.zeros((1, 4, 7, 8), np.float32), AFFINE @ np.diag([2, 1, 1, 1]))
+    paths = pf.predict_subjects(nn.Identity(), subjects, tmp_path / "b", grids={"s0": coarse}, **options)
+    np.testing.assert_allclose(nib.load(paths["s0"]).get_fdata(), subjects[0]["image"].data[0, :8:2], atol=1e-6)
+    assert nib.load(paths["s1"]).shape == subjects[1]["image"].shape[1:]
+
+
+class Net(nn.Module):
+    """Two classes, by a convolution of one voxel."""
+
+    def __init__(self, channels: int = 2) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(1, channels, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x)
+
+
+class Whole(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Net()
+
+
+@pytest.fixture
+def named_class(monkeypatch) -> str:
+    """The class above as a module that can be imported by name."""
+    monkeypatch.setitem(sys.modules, "nets_of_mine", type("nets", (), {"Net": Net, "number": 3}))
+    return "nets_of_mine.Net"
+
+
+def test_weights_of_a_part_and_of_lightning_are_found(tmp_path, named_class) -> None:
+    whole = Whole()
+    torch.save({"state_dict": whole.state_dict(), "hyper_parameters": {"channels": 2}, "epoch": 3}, tmp_path / "a.ckpt")
+    for model in (load_model(named_class, None, tmp_path / "a.ckpt"), load_model(named_class, {"channels": 2}, tmp_path / "a.ckpt")):
+        assert torch.equal(model.conv.weight, whole.net.conv.weight)
+        assert not model.training
+    torch.save(whole.net.state_dict(), tmp_path / "b.pt")
+    other = Net()
+    load_weights(other, tmp_path / "b.pt")
+    assert torch.equal(other.conv.bias, whole.net.conv.bias)
+
+
+@pytest.mark.parametrize(
+    ("class_path", "init_args", "error", "message"),
+    [
+        (
+            "nets_of_mine.Net",
+            {"channels": 3},
+            ArgumentError,
+            r"a\.pt is of another architecture than Net .*conv.bias \(2,\) instead of \(3,\)",
+        ),
+        ("nets_of_mine.Net", {"width": 3}, ArgumentError, "cannot be made with .*width"),
+        ("nets_of_mine.Other", {}, ArgumentError, "has no Other"),
+        ("no_such_module.Net", {}, ArgumentError, "cannot be imported"),
+        ("Net", {}, ArgumentError, "package.module.Class"),
+    ],
+)
+def test_models_that_cannot_be_made_are_refused(tmp_path, named_class, class_path, init_args, error, message) -> None:
+    torch.save(Net().state_dict(), tmp_path / "a.pt")
+    with pytest.raises(error, match=message):
+        load_model(class_path, init_args, tmp_path / "a.pt")
+
+
+def test_checkpoints_that_could_run_code_or_are_none_are_refused(tmp_path) -> None:
+    torch.save(Net(), tmp_path / "pickled.pt")
+    (tmp_path / "text.pt").write_text("weights")
+    torch.save([1], tmp_path / "list.pt")
+    for name, message in [
+        ("pickled.pt", "no checkpoint of weights"),
+        ("text.pt", "no checkpoint"),
+        ("list.pt", "holds a list"),
+        ("no.pt", "cannot be read"),
+    ]:
+        with pytest.raises(ImageFileError, match=message):
+            load_weights(Net(), tmp_path / name)
+    torch.save({"conv.weight": torch.zeros(2, 1, 1, 1, 1), "head": torch.zeros(1)}, tmp_path / "other.pt")
+    with pytest.raises(ArgumentError, match=r"1 missing: conv\.bias; 1 unexpected: head"):
+        load_weights(Net(), tmp_path / "other.pt")
+
+
+def write_config(tmp_path, **changes) -> str:
+    rng = np.random.default_rng(1)
+    for name in ("p1", "p2"):
+        (tmp_path / "data" / name).mkdir(parents=True, exist_ok=True)
+        image = nib.Nifti1Image(rng.normal(size=(9, 8, 7)).astype(np.float32), AFFINE)
+        if not (tmp_path / "data" / name / "t1.nii.gz").exists():
+            nib.save(image, tmp_path / "data" / name / "t1.nii.gz")
+    for number in range(2):
+        torch.save(Net().state_dict(), tmp_path / f"{number}.pt")
+    config = {
+        "model": {"class_path": "nets_of_mine.Net"},
+        "checkpoints": [str(tmp_path / "0.pt"), str(tmp_path / "1.pt")],
+        "data": {"folder": str(tmp_path / "data"), "images": {"image": "*/t1.nii.gz"}, "preprocess": ["ZNormalize"]},
+        "folder": str(tmp_path / "out"),
+        "prediction": {"patch_size": 6, "output": "probabilities", "average": "probabilities", "mirror_axes": [0]},
+    }
+    config = {key: value for key, value in (config | changes).items() if value is not None}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    return str(tmp_path / "config.yaml")
+
+
+def test_the_command_line_predicts_with_an_ensemble_as_a_file_says(tmp_path, named_class, capsys) -> None:
+    config = write_config(tmp_path)
+    assert main(["predict", config]) == 0
+    assert capsys.readouterr().out.split() == [str(tmp_path / "out" / f"{name}.nii.gz") for name in ("p1", "p2")]
+    for subject in pf.find_subjects(tmp_path / "data", image="*/t1.nii.gz"):
+        ready = torch.from_numpy(pf.Pipeline([pf.preprocess.ZNormalize()])(subject)["image"].data)
+        models = [load_model("nets_of_mine.Net", {}, tmp_path / f"{number}.pt") for number in range(2)]
+        expected = sum(torch.softmax(model(ready[None])[0], 0) for model in models) / 2
+        written = nib.load(tmp_path / "out" / f"{subject.name}.nii.gz").get_fdata(dtype=np.float32)
+        np.testing.assert_allclose(written, expected.detach().numpy().transpose(1, 2, 3, 0), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": None}, "has no model"),
+        ({"modell": 1}, "knows no modell"),
+        ({"checkpoints": []}, "checkpoints must be a list"),
+        ({"data": None}, "give one of cache"),
+        ({"subjects": ["p9"]}, "subjects names p9, which is not there"),
+        ({"prediction": {"patch_size": 6, "overlap": 3}}, "takes the arguments of patchflow.predict: .*overlap"),
+        ({"prediction": {"patch_size": 6, "output": "classes"}}, 'output must be "labels"'),
+        ({"prediction": {"patch_size": 6, "patch_overlap": 6}}, "smaller than patch_size"),
+        ({"model": {"class_path": "nets_of_mine.Net", "init_args": {"channels": 4}}}, "another architecture"),
+    ],
+)
+def test_a_file_that_cannot_be_followed_is_one_line_and_exit_code_2(tmp_path, named_class, capsys, changes, message) -> None:
+    assert main(["predict", write_config(tmp_path, **changes)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"patchflow: error: {tmp_path}/config.yaml: ")
+    assert re.search(message, line)
+    assert not list(tmp_path.glob("out/*.nii.gz"))
