@@ -40,9 +40,10 @@ Numbers = dict[str, Any]
 def main(arguments: list[str] | None = None) -> Numbers:
     """Run the parts chosen; returns the numbers printed, by part and name."""
     options = _options(arguments)
-    names, numbers = _installed(options.only or list(ALL)), {}
+    names, numbers = installed(options.only or list(ALL)), {}
     for shape in {options.shape, options.unet_shape} if "unet" in options.part else {options.shape}:
-        subprocess.run([sys.executable, "-m", "benchmarks.inference_child", *_arguments(options, "prepare", shape)], check=True, cwd=REPOSITORY)
+        command = [sys.executable, "-m", "benchmarks.inference_child", *_arguments(options, "prepare", shape)]
+        subprocess.run(command, check=True, cwd=REPOSITORY)
     settings: dict[str, int] = {}
     if "stitch" in options.part:
         numbers["stitch"] = _stitch(options, names, settings)
@@ -81,7 +82,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def _installed(names: list[str]) -> list[str]:
+def installed(names: list[str]) -> list[str]:
     found = []
     for name in names:
         missing = ALL[name].missing()
@@ -114,7 +115,7 @@ def _stitch(options: argparse.Namespace, names: list[str], settings: dict[str, i
         for _ in range(options.rounds):
             for name, child in children.items():
                 rounds[name].append({product: child.ask(f"time {product}") | child.ask("alone") for product in PRODUCTS})
-        numbers = {name: _seconds(rounds[name]) | child.ask("error") for name, child in children.items()}
+        numbers = {name: seconds(rounds[name]) | child.ask("error") for name, child in children.items()}
     for peer, (ours, _) in AGAINST.items():
         if peer in numbers and ours in numbers:
             for product in PRODUCTS:
@@ -124,7 +125,7 @@ def _stitch(options: argparse.Namespace, names: list[str], settings: dict[str, i
     return numbers
 
 
-def _seconds(rounds: list[Numbers]) -> Numbers:
+def seconds(rounds: list[Numbers]) -> Numbers:
     """Medians over rounds, by product; "least" is the least rest."""
     numbers = {}
     for product in PRODUCTS:
@@ -151,7 +152,9 @@ def _print_stitch(numbers: Numbers) -> None:
 
 def _memory(options: argparse.Namespace, names: list[str], settings: dict[str, int]) -> Numbers:
     """The most that a prediction of two classes holds above what was held before it."""
-    print(f"\n{'MiB above what was held before':34}" + "".join(f"{f'{product}, held':>14}{'maxrss':>10}" for product in PRODUCTS), flush=True)
+    print(
+        f"\n{'MiB above what was held before':34}" + "".join(f"{f'{product}, held':>14}{'maxrss':>10}" for product in PRODUCTS), flush=True
+    )
     numbers: Numbers = {}
     for name in names:
         numbers[name] = {product: _peak(options, name, product, settings.get(name, 0)) for product in PRODUCTS}
@@ -177,10 +180,11 @@ def _peak(options: argparse.Namespace, name: str, product: str, setting: int = 0
 def _classes(options: argparse.Namespace) -> Numbers:
     """Many classes to labels: what that holds, beside the size of all logits in float32."""
     i, j, k = map(int, options.shape.split("x"))
-    full = 4 * options.classes * i * j * k
-    numbers = _peak(options, CACHED, "labels", model=f"classes {options.classes}") | {"all logits": full}
-    print(f"\n{options.classes} classes to labels, patchflow: {numbers['held'] / MIB:.0f} MiB held (bound 2048), {numbers['maxrss'] / MIB:.0f} by", end=" ")
-    print(f"ru_maxrss; all logits would be {full / MIB:.0f}, the model's own output for a window is {4 * options.classes * options.patch**3 / MIB:.0f}", flush=True)
+    numbers = _peak(options, CACHED, "labels", model=f"classes {options.classes}")
+    numbers |= {"all logits": 4 * options.classes * i * j * k, "window": 4 * options.classes * options.patch**3}
+    held, maxrss, full, window = (numbers[key] / MIB for key in ("held", "maxrss", "all logits", "window"))
+    print(f"\n{options.classes} classes to labels, {CACHED}: {held:.0f} MiB held (bound 2048), {maxrss:.0f} by ru_maxrss", end="; ")
+    print(f"all logits would be {full:.0f}, and the model's own output for one window is {window:.0f}", flush=True)
     return numbers
 
 
@@ -188,13 +192,12 @@ def _unet(options: argparse.Namespace) -> Numbers:
     """What reading, stitching and writing add to the time of a real network."""
     wholes, alones = [], []
     with _start(options, CACHED, "unet", shape=options.unet_shape) as child:
-        child.ask("time file")
         for _ in range(options.rounds):
             wholes.append(child.ask("time file")["whole"])
             alones.append(child.ask("alone")["alone"])
     added = statistics.median(whole / alone for whole, alone in zip(wholes, alones, strict=True)) - 1
-    print(f"\n3D U-Net, {options.unet_shape}, to .nii.gz: {statistics.median(wholes):.2f} s, its windows alone {statistics.median(alones):.2f} s:", end=" ")
-    print(f"reading, stitching and writing add {added:.1%} (bound 5%)", flush=True)
+    print(f"\n3D U-Net, {options.unet_shape}, to .nii.gz: {statistics.median(wholes):.2f} s", end=", ")
+    print(f"its windows alone {statistics.median(alones):.2f} s: reading, stitching and writing add {added:.1%} (bound 5%)", flush=True)
     return {"whole": wholes, "alone": alones, "added": added}
 
 

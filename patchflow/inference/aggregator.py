@@ -11,9 +11,11 @@ import torch
 from patchflow.errors import InferenceError
 from patchflow.geometry.location import Overlap, PatchLocation
 from patchflow.geometry.windows import OverlapMode, axis_weights, check_overlap_mode, crop_bounds
+from patchflow.inference.checks import box, check_finite, check_prediction, describe, float_channels
 from patchflow.inference.grid import GridSampler
+from patchflow.inference.ledger import Ledger
 from patchflow.inference.ring import Ring
-from patchflow.kernels.blend import add_window, count_nonfinite
+from patchflow.kernels.blend import add_window
 from patchflow.types import Array, Int3, ScaleLike, fraction3
 
 _FLOAT32_TERMS = 32
@@ -62,15 +64,14 @@ class GridAggregator:
     ) -> None:
         modes = check_overlap_mode(overlap_mode)
         self._crops = modes == ("crop", "crop", "crop")
-        self._name, self._tiling = grid.name, grid.tiling
+        self._name = grid.name
         self.tiling = grid.tiling.scaled(fraction3(scale, "scale"))
         axes = list(zip(modes, self.tiling.starts, self.tiling.size, self.tiling.shape, strict=True))
         self._weights = [axis_weights(mode, starts, size, n) for mode, starts, size, n in axes]
         self._owned = [crop_bounds(starts, size, n) for _, starts, size, n in axes]
         self._on_slab = on_slab
         self._scratch = None if scratch_dir is None else Path(scratch_dir)
-        self._waiting = grid.wanted.copy()
-        self._added = np.zeros(self.tiling.counts, dtype=np.bool_)
+        self._ledger = Ledger(grid)
         self._row, self._final, self._partial = 0, 0, False
         self._ring: Ring | None = None
         self._counts: Ring | None = None
@@ -80,7 +81,7 @@ class GridAggregator:
     @property
     def complete(self) -> bool:
         """Whether every window of the grid was added or skipped."""
-        return not self._waiting.any()
+        return not self._ledger.waiting.any()
 
     def add_batch(self, predictions: torch.Tensor, locations: torch.Tensor | npt.NDArray[np.int64]) -> None:
         """Add the predictions of some windows. A batch that is refused changes nothing.
@@ -94,10 +95,10 @@ class GridAggregator:
             InferenceError: names the subject and the window whose prediction cannot be used: of another size or another number of channels,
                 NaN or infinite, already added, out of order where slabs are given out, or of no window of this grid.
         """
-        windows, positions = self._windows(locations)
+        windows, positions = self._ledger.read(locations)
         values = self._values(predictions, windows)
         if self._on_slab is not None:
-            self._check_order(windows, positions)
+            self._ledger.check_order(windows, positions)
         if not windows:
             return
         self._prepare(values, windows[0])
@@ -108,7 +109,7 @@ class GridAggregator:
                 self._blend(patch, position)
             if self._counts is not None:
                 self._count(position)
-            self._waiting[position], self._added[position] = False, True
+            self._ledger.waiting[position], self._ledger.added[position] = False, True
             self._advance()
 
     def skip(self, locations: torch.Tensor | npt.NDArray[np.int64]) -> None:
@@ -120,8 +121,8 @@ class GridAggregator:
         Raises:
             InferenceError: for locations that are no window of this grid, or were added or skipped before.
         """
-        for position in self._windows(locations)[1]:
-            self._waiting[position] = False
+        for position in self._ledger.read(locations)[1]:
+            self._ledger.waiting[position] = False
         self._advance()
 
     def get_output_tensor(self) -> torch.Tensor:
@@ -142,48 +143,7 @@ class GridAggregator:
 
     def check_complete(self) -> None:
         """Raise `InferenceError` if windows are missing, or none was given."""
-        if self._ring is not None and self.complete:
-            return
-        waiting = self._waiting if self._waiting.any() else np.ones_like(self._waiting)
-        a, b, c = np.argwhere(waiting)[0]
-        starts = self._tiling.starts
-        first = PatchLocation((starts[0][a], starts[1][b], starts[2][c]), self._tiling.size)
-        raise InferenceError(
-            f"{int(waiting.sum())} of {waiting.size} windows have no prediction yet; the first is {describe(self._name, first)}: "
-            "add the prediction of every window of the grid before asking for the volume"
-        )
-
-    def _windows(self, locations: Any) -> tuple[list[PatchLocation], list[Int3]]:
-        table = locations.detach().cpu().numpy() if isinstance(locations, torch.Tensor) else np.asarray(locations)
-        if table.ndim != 2 or table.shape[1] != 6 or table.dtype.kind not in "iu":
-            raise InferenceError(
-                f'subject "{self._name}": locations must be integers (B, 6), start then stop, not {table.dtype} of shape {table.shape}'
-            )
-        windows, positions = [], []
-        for row in table.tolist():
-            position = self._tiling.position(row)
-            if position is None:
-                box = ", ".join(f"{start}:{stop}" for start, stop in zip(row[:3], row[3:], strict=True))
-                raise InferenceError(f'subject "{self._name}": [{box}] is no window of this grid: take locations from the same grid')
-            window = PatchLocation.from_array(row)
-            if not self._waiting[position] or position in positions:
-                twice = self._added[position] or position in positions
-                why = "was added before; add each once" if twice else "is not wanted: the mask leaves it out, or it was skipped"
-                raise InferenceError(f"{describe(self._name, window)}: a prediction of this window {why}")
-            windows.append(window)
-            positions.append(position)
-        return windows, positions
-
-    def _check_order(self, windows: Sequence[PatchLocation], positions: Sequence[Int3]) -> None:
-        """Windows of a later row may come once all of the rows before it have, those of this batch included."""
-        left = self._waiting.sum(axis=(1, 2))
-        for window, (row, _, _) in zip(windows, positions, strict=True):
-            if left[:row].any():
-                raise InferenceError(
-                    f"{describe(self._name, window)}: windows that begin before it along I are missing: "
-                    "where slabs are given out, add windows in the grid's order"
-                )
-            left[row] -= 1
+        self._ledger.check_complete(self._ring is not None)
 
     def _values(self, predictions: Any, windows: Sequence[PatchLocation]) -> torch.Tensor:
         """The predictions on the CPU, checked."""
@@ -199,12 +159,7 @@ class GridAggregator:
         values: torch.Tensor = predictions.detach().to("cpu")
         self._check_same_kind(values, windows)
         if floating:
-            for patch, window in zip(values, windows, strict=True):
-                if bad := sum(count_nonfinite(channel) for channel in _channels(patch)):
-                    raise InferenceError(
-                        f"{describe(self._name, window)}: {bad} of {patch.numel()} predicted values are NaN or infinite: "
-                        "check the model's weights and the image's voxels"
-                    )
+            check_finite(values, self._name, windows)
         return values
 
     def _check_same_kind(self, values: torch.Tensor, windows: Sequence[PatchLocation]) -> None:
@@ -251,7 +206,7 @@ class GridAggregator:
     def _blend(self, patch: torch.Tensor, position: Int3) -> None:
         assert self._ring is not None
         weights, inside = self._weighing(position)
-        for ring, channel in zip(self._ring.values, _channels(patch), strict=True):
+        for ring, channel in zip(self._ring.values, float_channels(patch), strict=True):
             add_window(ring, channel, weights, inside)
             self._ring.let_go()
 
@@ -295,8 +250,8 @@ class GridAggregator:
     def _advance(self) -> None:
         """Pass the rows of windows that wait for no prediction any more, and give out the slices that only they reach."""
         rows = self.tiling.counts[0]
-        while self._row < rows and not self._waiting[self._row].any():
-            self._partial = self._partial or not self._added[self._row].all()
+        while self._row < rows and not self._ledger.waiting[self._row].any():
+            self._partial = self._partial or not self._ledger.added[self._row].all()
             self._row += 1
             if self._on_slab is not None and self._ring is not None:
                 self._give_out()
@@ -323,7 +278,7 @@ class GridAggregator:
         if self._counts is not None or self._ring is None or not self._partial:
             return
         self._counts = Ring(1, self._ring.depth, self.tiling.shape, np.uint8 if self._crops else self._ring.values.dtype)
-        for a, b, c in np.argwhere(self._added).tolist():
+        for a, b, c in np.argwhere(self._ledger.added).tolist():
             if self._place((a, b, c)).stop[0] > self._final:
                 self._count((a, b, c))
 
@@ -337,35 +292,3 @@ class GridAggregator:
         if not self._crops:
             np.divide(piece, sums, out=piece, where=covered)
         return None if covered.all() else torch.from_numpy(covered)
-
-
-def _channels(patch: torch.Tensor) -> Iterator[Array]:
-    """The channels of a patch (C, i, j, k) one by one, float32 and C-contiguous, so that no copy of the whole is made."""
-    for channel in patch:
-        array: Array = channel.to(torch.float32).contiguous().numpy()
-        yield array
-
-
-def check_prediction(prediction: Any, name: str, windows: Sequence[PatchLocation], size: Int3) -> None:
-    """Raise `InferenceError`, naming the subject and a window, unless `prediction` is a tensor (B, C, i, j, k) for these windows."""
-    if not isinstance(prediction, torch.Tensor):
-        what = "None" if prediction is None else f"a {type(prediction).__name__}"
-        where = describe(name, windows[0]) if windows else f'subject "{name}"'
-        raise InferenceError(f"{where}: the prediction must be a tensor (B, C, i, j, k), not {what}")
-    expected = f"({len(windows)}, C, {size[0]}, {size[1]}, {size[2]})"
-    shape = tuple(prediction.shape)
-    where = describe(name, windows[0]) if windows else f'subject "{name}"'
-    if len(shape) != 5 or shape[0] != len(windows) or shape[2:] != size or (shape[1] == 0 and windows):
-        raise InferenceError(f"{where}: the prediction must be {expected}, one for each window and of the windows' size, not {shape}")
-    if prediction.dtype.is_complex:
-        raise InferenceError(f"{where}: the prediction must hold real numbers, not {prediction.dtype}")
-
-
-def describe(name: str, window: PatchLocation) -> str:
-    """The subject and the window, for errors."""
-    return f'subject "{name}", window {box(window)}'
-
-
-def box(window: PatchLocation) -> str:
-    """A window as slices: [i0:i1, j0:j1, k0:k1]."""
-    return "[" + ", ".join(f"{start}:{stop}" for start, stop in zip(window.start, window.stop, strict=True)) + "]"

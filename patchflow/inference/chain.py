@@ -97,10 +97,10 @@ class OutputChain:
                 f"and {self._kind[0]} of {self._kind[1]} for the one before"
             )
         self._kind = kind
-        return done
+        return done.float() if done.dtype == torch.bfloat16 else done  # which NumPy does not know
 
     def _put(self, first: int, values: torch.Tensor) -> None:
-        self._sink.put(first, (values.float() if values.dtype == torch.bfloat16 else values).numpy())
+        self._sink.put(first, values.numpy())
 
     def close(self) -> "torch.Tensor | Path":
         """The volume, or the path of the file, which now stands under its name."""

@@ -15,6 +15,7 @@ from torch import nn
 from tqdm import tqdm
 
 from patchflow.geometry.location import PatchLocation
+from patchflow.inference.checks import describe
 from patchflow.inference.grid import GridSampler
 from patchflow.inference.memory import AHEAD
 from patchflow.inference.sources import find_image
@@ -102,8 +103,8 @@ class Engine:
             stitching.shutdown(cancel_futures=True)
 
     def _predicted(self, batch: WindowBatch) -> dict[str, Any]:
-        send = self._device.type != "cpu"
-        values, *seen = (part.to(self._device, non_blocking=True) if send else part for part in (batch.room, *batch.seen))
+        pinned = self._device.type == "cuda"  # elsewhere the copy must have ended before its memory is used again
+        values, *seen = (part.to(self._device, non_blocking=pinned) for part in (batch.room, *batch.seen))
         return self._views(values, seen, [(subject.grid.source, place) for subject, place in batch.windows])
 
     def _batches(self, subjects: Iterable[Stitching], begun: list[Stitching]) -> Iterator[WindowBatch]:
@@ -119,7 +120,7 @@ class Engine:
                     batch.room = rooms.take(shape)
                 place, row = subject.grid.location(index), batch.room[len(batch.windows)]
                 read_window(subject.grid, place, row)
-                if index and self._skip_empty is not None and self._skip_empty(row):
+                if index and self._is_empty(row, subject, place):
                     batch.skipped.append((subject, place))
                     continue
                 batch.windows.append((subject, place))
@@ -128,6 +129,15 @@ class Engine:
                     batch = WindowBatch()
         if batch.windows or batch.skipped:
             yield self._complete(batch)
+
+    def _is_empty(self, window: torch.Tensor, subject: Stitching, place: PatchLocation) -> bool:
+        if self._skip_empty is None:
+            return False
+        try:
+            return bool(self._skip_empty(window))
+        except Exception as error:
+            error.add_note(f"in skip_empty, for {describe(subject.grid.name, place)}")
+            raise
 
     def _complete(self, batch: WindowBatch) -> WindowBatch:
         batch.room = batch.room[: len(batch.windows)]
@@ -154,8 +164,15 @@ class _Rooms:
         return torch.from_numpy(self._arrays[-1])
 
 
-_UNUSED = 3
-"""References to an array that only the list, the loop and the question hold."""
+def _references() -> int:
+    """What `sys.getrefcount` says of an array that only a list and a loop over it hold: this differs between versions of Python."""
+    arrays = [np.empty(0)]
+    for array in arrays:
+        count = sys.getrefcount(array)
+    return count
+
+
+_UNUSED = _references()
 
 
 def channels_of(grid: GridSampler) -> int:

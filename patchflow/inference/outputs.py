@@ -95,7 +95,11 @@ def finish(
     if output == "probabilities":
         return _probabilities(slab, covered, activation, ready, name)
     assert callable(output)
-    done: object = output(slab)
+    try:
+        done: object = output(slab)
+    except Exception as error:
+        error.add_note(f'in the output function, for subject "{name}", the slab of slices {first} to {first + slab.shape[1]} along I')
+        raise
     if not isinstance(done, torch.Tensor) or done.ndim != 4 or done.shape[1:] != slab.shape[1:] or not len(done):
         what = f"shape {tuple(done.shape)}" if isinstance(done, torch.Tensor) else f"a {type(done).__name__}"
         raise InferenceError(

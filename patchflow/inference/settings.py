@@ -12,7 +12,7 @@ import torch
 from patchflow.errors import ArgumentError, InferenceError
 from patchflow.geometry.location import PatchLocation
 from patchflow.geometry.windows import OverlapMode, check_overlap_mode
-from patchflow.inference.aggregator import describe
+from patchflow.inference.checks import describe
 from patchflow.inference.outputs import Activation, Average, Output, check_activation, check_output
 from patchflow.types import Int3, ScaleLike, fraction3
 

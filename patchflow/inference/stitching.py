@@ -10,8 +10,9 @@ import torch
 from patchflow.errors import InferenceError
 from patchflow.geometry.location import PatchLocation
 from patchflow.geometry.space import VoxelGrid, scaled_grid
-from patchflow.inference.aggregator import GridAggregator, describe
+from patchflow.inference.aggregator import GridAggregator
 from patchflow.inference.chain import OutputChain
+from patchflow.inference.checks import describe
 from patchflow.inference.grid import GridSampler
 from patchflow.inference.memory import Budget
 from patchflow.inference.settings import Settings, is_single, listed, setting_of

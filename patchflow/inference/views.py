@@ -1,6 +1,6 @@
 """Several looks at each window: mirrored, transformed, or by several models; what is averaged, and how it is brought back."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -10,7 +10,7 @@ from patchflow.augment.base import SpatialTransform
 from patchflow.augment.recipe import Recipe
 from patchflow.errors import ArgumentError, InferenceError
 from patchflow.geometry.location import PatchLocation
-from patchflow.inference.aggregator import check_prediction, describe
+from patchflow.inference.checks import check_prediction, describe
 from patchflow.inference.outputs import probabilities
 from patchflow.inference.settings import Settings, named_outputs, setting_of
 from patchflow.seeding import patch_generator
@@ -53,10 +53,12 @@ class Views:
         if not listed_models or not all(callable(model) for model in listed_models):
             raise ArgumentError(f"model must be a model or a list of models, each of which can be called, not {models!r:.80}")
         self.models: list[Model] = listed_models
-        axes = tuple(mirror_axes)
+        axes = tuple(mirror_axes) if isinstance(mirror_axes, Sequence) else (None,)
         if len(set(axes)) < len(axes) or not all(type(axis) is int and 0 <= axis <= 2 for axis in axes):
             raise ArgumentError(f"mirror_axes must be some of 0, 1 and 2, for I, J and K, each once, not {mirror_axes!r}")
         self.mirrors = [chosen for count in range(len(axes) + 1) for chosen in combinations(axes, count)]
+        if not isinstance(recipes, Sequence):
+            raise ArgumentError(f"views must be a list of recipes or spatial transforms, not {recipes!r:.80}")
         self.recipes = [_spatial(recipe) for recipe in recipes]
         self._settings, self._images, self._seed = settings, list(images), seed
 
@@ -87,12 +89,13 @@ class Views:
         for model in self.models:
             for axes in self.mirrors:
                 turned = [axis + 2 for axis in axes]
-                for name, output in self._call(model, batch.flip(turned) if turned else batch, windows).items():
-                    total.add(name, self._ready(output, name).flip(turned) if turned else self._ready(output, name), windows)
+                outputs = self._call(model, batch.flip(turned), windows)  # a copy: the model may work in place
+                total.add({name: self._ready(output, name).flip(turned) for name, output in outputs.items()}, windows)
             for number, (recipe, values) in enumerate(zip(self.recipes, seen, strict=True)):
-                for name, output in self._call(model, values, windows).items():
-                    total.add(name, self._brought_back(recipe, number, self._ready(output, name), windows), windows)
-        return total.means(self.each)
+                outputs = self._call(model, values.clone() if len(self.models) > 1 else values, windows)
+                back = {name: self._brought_back(recipe, number, self._ready(output, name), windows) for name, output in outputs.items()}
+                total.add(back, windows, hides=True)
+        return total.means()
 
     def _call(self, model: Model, batch: torch.Tensor, windows: Sequence[Window]) -> Outputs:
         name, places = windows[0][0].name, [place for _, place in windows]
@@ -109,6 +112,7 @@ class Views:
                 check_prediction(output, name, places, (size[0], size[1], size[2]))
                 if not output.dtype.is_floating_point:
                     raise InferenceError(f"{describe(name, places[0])}: predictions of {output.dtype} cannot be averaged ({key!r})")
+                _check_finite(output, name, places)
         return outputs
 
     def _ready(self, output: torch.Tensor, name: str) -> torch.Tensor:
@@ -133,28 +137,45 @@ class Views:
 
 
 class _Mean:
-    """The mean of predictions, by output name; NaN stands for voxels that a view does not show."""
+    """The mean of what views and models predict, by output name."""
 
     def __init__(self) -> None:
-        self._sums: dict[str, torch.Tensor] = {}
-        self._missing: dict[str, torch.Tensor] = {}
+        self._sums: Outputs = {}
+        self._counts: dict[str, Any] = {}
 
-    def add(self, name: str, values: torch.Tensor, windows: Sequence[Window]) -> None:
-        hidden = values.isnan()
-        if name not in self._sums:
-            self._sums[name] = torch.where(hidden, 0, values)
-            self._missing[name] = torch.zeros(values.shape, dtype=torch.int16, device=values.device)
-        elif self._sums[name].shape != values.shape:
+    def add(self, outputs: Mapping[str, torch.Tensor], windows: Sequence[Window], hides: bool = False) -> None:
+        """Add what one view of one model gave; where it `hides` voxels, they are NaN in all channels."""
+        if not self._sums:
+            self._sums = {name: values.clone() for name, values in outputs.items()}  # the model may keep its own
+            self._counts = dict.fromkeys(outputs, 1)
+            return
+        self._check(outputs, windows)
+        for name, values in outputs.items():
+            hidden = values[:, :1].isnan() if hides else None
+            self._sums[name] += values if hidden is None else torch.where(hidden, 0, values)
+            self._counts[name] = self._counts[name] + (1 if hidden is None else (~hidden).to(values.dtype))
+
+    def means(self) -> Outputs:
+        return {name: total.div_(self._counts[name]) for name, total in self._sums.items()}
+
+    def _check(self, outputs: Mapping[str, torch.Tensor], windows: Sequence[Window]) -> None:
+        one, other = ({name: tuple(values.shape) for name, values in given.items()} for given in (self._sums, outputs))
+        if one != other:
             source, place = windows[0]
-            raise InferenceError(
-                f"{describe(source.name, place)}: one view or model gave {tuple(values.shape)}, another {tuple(self._sums[name].shape)}"
-            )
-        else:
-            self._sums[name] += torch.where(hidden, 0, values)
-        self._missing[name] += hidden
+            raise InferenceError(f"{describe(source.name, place)}: one view or model gave {_shapes(one)}, another {_shapes(other)}")
 
-    def means(self, views: int) -> Outputs:
-        return {name: total / (views - self._missing[name]) for name, total in self._sums.items()}
+
+def _shapes(outputs: Mapping[str, tuple[int, ...]]) -> str:
+    return ", ".join(f'"{name}" {shape}' if name else str(shape) for name, shape in outputs.items())
+
+
+def _check_finite(output: torch.Tensor, name: str, places: Sequence[PatchLocation]) -> None:
+    """Refuse NaN before averaging: it would pass for a voxel that a view hides, and the sigmoid makes numbers of infinities."""
+    for values, place in zip(output, places, strict=True):
+        if not all(end.isfinite() for end in values.aminmax()):
+            raise InferenceError(
+                f"{describe(name, place)}: predicted values are NaN or infinite: check the model's weights and the image's voxels"
+            )
 
 
 def _spatial(recipe: Recipe | SpatialTransform) -> Recipe:

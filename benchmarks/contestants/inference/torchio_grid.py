@@ -1,6 +1,7 @@
 """TorchIO: GridSampler, SubjectsLoader and GridAggregator with a Hann window, as its documentation shows, then `torch.argmax`.
 
-Of some batch sizes and numbers of workers (its documentation has 4 and none) the fastest is taken. The subject is made of a tensor in memory.
+Of some batch sizes and numbers of workers (its documentation has 4 and none) the fastest is taken. The subject is made of a
+tensor in memory.
 """
 
 import warnings
