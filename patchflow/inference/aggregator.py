@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,28 @@ OnSlab = Callable[[int, torch.Tensor, torch.Tensor | None], None]
 """Called with the first slice of a slab, the slab (C, i, J, K), and which of its voxels (i, J, K) a window covers; None for all of them."""
 
 
+class Brick(NamedTuple):
+    """A part of a slab that no window to come reaches. Its memory is used again.
+
+    Attributes:
+        first, stop: the slices along I of the slab that it belongs to.
+        place: its own first slice.
+        low: its first voxel along J; along K it is whole. Bricks of a slab come in ascending order of J.
+        values: (C, i, j, K).
+        covered: which of its voxels (i, j, K) a window covers; None for all of them.
+    """
+
+    first: int
+    stop: int
+    place: int
+    low: int
+    values: torch.Tensor
+    covered: torch.Tensor | None
+
+
+OnBrick = Callable[[Brick], None]
+
+
 class GridAggregator:
     """Stitches the predictions of a grid's windows into one volume; each window is given once.
 
@@ -35,7 +57,8 @@ class GridAggregator:
     float64 where more than 32 windows meet in a voxel. Several outputs of one model take one aggregator each.
 
     Without `on_slab` windows may come in any order, and the memory taken is that of the output. With it they come in the grid's order, and
-    slices leave as soon as no later window reaches them: the memory taken is that of slices as many as a window is thick.
+    slices leave as soon as no later window reaches them: the memory taken is that of slices as many as a window is thick. With `on_brick`
+    parts of slices leave too, and memory is held for the voxels alone that windows have reached and others will.
 
     Args:
         grid: the grid that the windows come from.
@@ -47,6 +70,7 @@ class GridAggregator:
         on_slab: called with finished slabs, in order: `on_slab(first, slab, covered)` with the slab's first slice along I, its voxels
             (C, i, J, K) and, where not all are covered by a window, which are, bool (i, J, K). The slab's memory is used again afterwards:
             clone what you keep.
+        on_brick: called instead with parts of slabs, which leave earlier still: see `Brick`.
         scratch_dir: a folder for a scratch file that holds the slices in work instead of memory.
 
     Raises:
@@ -60,6 +84,7 @@ class GridAggregator:
         *,
         scale: ScaleLike = 1,
         on_slab: OnSlab | None = None,
+        on_brick: OnBrick | None = None,
         scratch_dir: str | Path | None = None,
     ) -> None:
         modes = check_overlap_mode(overlap_mode)
@@ -69,10 +94,11 @@ class GridAggregator:
         axes = list(zip(modes, self.tiling.starts, self.tiling.size, self.tiling.shape, strict=True))
         self._weights = [axis_weights(mode, starts, size, n) for mode, starts, size, n in axes]
         self._owned = [crop_bounds(starts, size, n) for _, starts, size, n in axes]
-        self._on_slab = on_slab
+        self._on_slab, self._on_brick = on_slab, on_brick
+        self._streams = on_slab is not None or on_brick is not None
         self._scratch = None if scratch_dir is None else Path(scratch_dir)
         self._ledger = Ledger(grid)
-        self._row, self._final, self._partial = 0, 0, False
+        self._row, self._band, self._final, self._done, self._partial = 0, 0, 0, 0, False
         self._ring: Ring | None = None
         self._counts: Ring | None = None
         self._first: tuple[PatchLocation, torch.dtype] | None = None
@@ -97,7 +123,7 @@ class GridAggregator:
         """
         windows, positions = self._ledger.read(locations)
         values = self._values(predictions, windows)
-        if self._on_slab is not None:
+        if self._streams:
             self._ledger.check_order(windows, positions)
         if not windows:
             return
@@ -131,7 +157,7 @@ class GridAggregator:
         Raises:
             InferenceError: if windows are missing (says how many and where the first one lies), or the slabs were given out.
         """
-        if self._on_slab is not None:
+        if self._streams:
             raise InferenceError(f'subject "{self._name}": its slabs were given to on_slab, and are not kept: leave on_slab out')
         self.check_complete()
         assert self._ring is not None
@@ -182,13 +208,12 @@ class GridAggregator:
         self._first = window, values.dtype
         dtype: Any = values[:0].numpy().dtype if not values.dtype.is_floating_point else self.sum_dtype()
         self._ring = Ring(values.shape[1], self.depth(), self.tiling.shape, dtype, self._scratch)
-        if self._on_slab is not None and self._row:
-            self._give_out()  # of the rows that the mask leaves out
+        self._give_out()  # of the rows that the mask leaves out
 
     def depth(self) -> int:
         """Slices held at a time."""
         n, size = self.tiling.shape[0], self.tiling.size[0]
-        return n if self._on_slab is None else min(n, size)
+        return min(n, size) if self._streams else n
 
     def sum_dtype(self) -> Any:
         """The dtype of sums."""
@@ -248,30 +273,49 @@ class GridAggregator:
         return PatchLocation((i, j, k), self.tiling.size)
 
     def _advance(self) -> None:
-        """Pass the rows of windows that wait for no prediction any more, and give out the slices that only they reach."""
-        rows = self.tiling.counts[0]
-        while self._row < rows and not self._ledger.waiting[self._row].any():
-            self._partial = self._partial or not self._ledger.added[self._row].all()
-            self._row += 1
-            if self._on_slab is not None and self._ring is not None:
-                self._give_out()
+        """Pass the windows that wait for no prediction any more: bands of one start along I and J, and rows of one start along I."""
+        rows, bands, _ = self.tiling.counts
+        while self._row < rows and not self._ledger.waiting[self._row, self._band].any():
+            self._partial = self._partial or not self._ledger.added[self._row, self._band].all()
+            self._band += 1
+            if self._band == bands:
+                self._row, self._band = self._row + 1, 0
+            self._give_out()
 
     def _give_out(self) -> None:
-        assert self._on_slab is not None
-        assert self._ring is not None
+        """Give out what no window to come reaches: slices before the row at hand, and for bricks, of its own slices what lies before J."""
+        if self._ring is None or (self._on_slab is None and self._on_brick is None):
+            return
         self._count_if_needed()
-        last = self._row == self.tiling.counts[0]
-        final = self.tiling.shape[0] if last else max(self.tiling.starts[0][self._row], 0)
-        for first, piece in self._ring.pieces(self._final, final):
-            covered = self._normalise(piece, first)
-            slab = torch.from_numpy(piece)
-            self._on_slab(first, slab.to(torch.float32) if slab.dtype == torch.float64 else slab, covered)
+        _, j, _ = self.tiling.shape
+        edge = self._edge(0, self._row)
+        if edge > self._final:
+            self._leave(self._final, edge, self._done, j)
+            self._final, self._done = edge, 0
+        if self._on_brick is not None and self._band:
+            done = self._edge(1, self._band)
+            self._leave(self._final, self._edge(0, self._row + 1), self._done, done)
+            self._done = done
+
+    def _edge(self, axis: int, rank: int) -> int:
+        """The first voxel that a window of this rank along an axis reaches; the end of the volume after the last."""
+        return self.tiling.shape[axis] if rank >= self.tiling.counts[axis] else max(self.tiling.starts[axis][rank], 0)
+
+    def _leave(self, first: int, stop: int, low: int, high: int) -> None:
+        """Hand over slices `first` to `stop`, of each what lies from `low` to `high` along J, and clear their places."""
+        assert self._ring is not None
+        for place, piece in self._ring.pieces(first, stop, low, high):
+            covered = self._normalise(piece, place, low)
+            values = torch.from_numpy(piece)
+            values = values.to(torch.float32) if values.dtype == torch.float64 else values
+            if self._on_brick is not None:
+                self._on_brick(Brick(first, stop, place, low, values, covered))
+            elif self._on_slab is not None:
+                self._on_slab(place, values, covered)
             self._ring.let_go()
-        if not last:
-            for ring in (self._ring, self._counts):
-                if ring is not None:
-                    ring.clear(self._final, final)
-        self._final = final
+        for ring in (self._ring, self._counts):
+            if ring is not None:
+                ring.clear(first, stop, low, high)
 
     def _count_if_needed(self) -> None:
         """Where windows were left out, weights do not sum to one: from here on they are summed, those already added included."""
@@ -281,13 +325,15 @@ class GridAggregator:
         for a, b, c in np.argwhere(self._ledger.added).tolist():
             if self._place((a, b, c)).stop[0] > self._final:
                 self._count((a, b, c))
+        if self._done:
+            self._counts.clear(self._final, self._edge(0, self._row + 1), 0, self._done)
 
-    def _normalise(self, piece: Array, first: int) -> torch.Tensor | None:
-        """Divide slices by the sum of weights, where windows were left out; gives which voxels are covered, None for all."""
+    def _normalise(self, piece: Array, first: int, low: int = 0) -> torch.Tensor | None:
+        """Divide voxels by the sum of weights, where windows were left out; gives which are covered, None for all."""
         if self._counts is None:
             return None
         place = first % self._counts.depth
-        sums = self._counts.values[0, place : place + piece.shape[1]]
+        sums = self._counts.values[0, place : place + piece.shape[1], low : low + piece.shape[2]]
         covered = sums > 0
         if not self._crops:
             np.divide(piece, sums, out=piece, where=covered)

@@ -9,6 +9,7 @@ import torch
 from patchflow.errors import InferenceError
 from patchflow.geometry.space import VoxelGrid
 from patchflow.images.slabs import open_slabs
+from patchflow.inference.aggregator import Brick
 from patchflow.inference.native import SlabResampler
 from patchflow.inference.outputs import Activation, Output, background, finish, labels
 from patchflow.types import Array
@@ -67,6 +68,7 @@ class OutputChain:
         self._grid, self._target = grid, target
         self._resampler: SlabResampler | None = None
         self._kind: tuple[int, torch.dtype] | None = None
+        self._slab: Array | None = None
         axis = 0
         if target is not None:
             plan = SlabResampler(grid, target)
@@ -87,6 +89,23 @@ class OutputChain:
         for place, piece in self._resampler.push(first, done.numpy()):
             values = torch.from_numpy(piece)
             self._put(place, labels(values, self._activation, ready=True) if late else values)
+
+    @property
+    def takes_bricks(self) -> bool:
+        """Whether parts of slabs may come, by `take`: they are finished at once, and only what they become waits for its slab."""
+        return self._target is None and self._output in ("labels", "probabilities")
+
+    def take(self, brick: Brick) -> None:
+        """Take a part of a slab."""
+        done = self._finished(brick.place, brick.values, brick.covered, self._output).numpy()
+        if self._slab is None:
+            self._slab = np.empty((len(done), brick.stop - brick.first, *self._grid.shape[1:]), done.dtype)
+        rows = slice(brick.place - brick.first, brick.place - brick.first + done.shape[1])
+        high = brick.low + done.shape[2]
+        self._slab[:, rows, brick.low : high] = done
+        if rows.stop == self._slab.shape[1] and high == self._slab.shape[2]:
+            self._put(brick.first, torch.from_numpy(self._slab))
+            self._slab = None
 
     def _finished(self, first: int, slab: torch.Tensor, covered: torch.Tensor | None, output: Output) -> torch.Tensor:
         done = finish(slab, covered, output, self._activation, self._ready, self._name, first)

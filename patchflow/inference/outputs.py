@@ -63,7 +63,10 @@ def labels(values: torch.Tensor, activation: Activation, ready: bool = False) ->
         return (values > threshold).to(torch.uint8)
     dtype = np.uint8 if len(values) <= 2**8 else np.int16 if len(values) <= 2**15 else np.int32
     array = values.numpy()
-    return torch.from_numpy(argmax_channels(array if array[0].flags.c_contiguous else np.ascontiguousarray(array), dtype))
+    if array[0].flags.c_contiguous:
+        return torch.from_numpy(argmax_channels(array, dtype))
+    slices = [argmax_channels(array[:, i : i + 1], dtype) for i in range(array.shape[1])]  # each of these is, in a brick
+    return torch.from_numpy(np.concatenate(slices, axis=1))
 
 
 def background(channels: int, activation: Activation) -> list[float]:

@@ -2,8 +2,10 @@
 
 import mmap
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 from typing import IO, Any
 
@@ -12,6 +14,9 @@ import numpy as np
 from patchflow.errors import InferenceError
 from patchflow.notices import say, size
 from patchflow.types import Array, Int3
+
+_LEAST_RUN = 16 * mmap.PAGESIZE
+"""Shorter runs of bytes are overwritten: giving a few pages back costs more than it saves."""
 
 PIECE_BYTES = 32 << 20
 """About how many bytes of a channel stack leave at a time, which bounds what later steps hold."""
@@ -28,41 +33,66 @@ class Ring:
         scratch: a folder for a file that holds the slices instead of memory; the file has no name and is gone with the process. None for
             memory.
 
+    Attributes:
+        values: (C, depth, J, K), zeros at first.
+
     Raises:
         InferenceError: when the scratch file does not fit the disk.
     """
 
     def __init__(self, channels: int, depth: int, shape: Int3, dtype: Any, scratch: Path | None = None) -> None:
         self.depth = depth
-        self._map: mmap.mmap | None = None
         dimensions = (channels, depth, *shape[1:])
-        if scratch is None:
+        nbytes = prod(dimensions) * np.dtype(dtype).itemsize
+        self._in_file = scratch is not None
+        self._map: mmap.mmap | None = None
+        if scratch is not None:
+            with _reserved(nbytes, scratch) as file:
+                self._map = mmap.mmap(file.fileno(), nbytes)  # keeps the file
+        elif sys.platform == "linux" and depth < shape[0]:
+            self._map = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        if self._map is None:
             self.values = np.zeros(dimensions, dtype)
-            return
-        nbytes = int(np.prod(dimensions, dtype=np.int64)) * np.dtype(dtype).itemsize
-        with _reserved(nbytes, scratch) as file:
-            self._map = mmap.mmap(file.fileno(), nbytes)  # keeps the file
-        self.values = np.frombuffer(self._map, dtype).reshape(dimensions)
+        else:
+            self.values = np.frombuffer(self._map, dtype).reshape(dimensions)
 
-    def pieces(self, first: int, stop: int) -> Iterator[tuple[int, Array]]:
-        """Slices `first` to `stop` as views (C, t, J, K) of at most about 32 MiB: the first slice of each, and its voxels."""
-        per_slice = self.values[:, 0].nbytes
+    def pieces(self, first: int, stop: int, low: int = 0, high: int | None = None) -> Iterator[tuple[int, Array]]:
+        """Slices `first` to `stop`, of each what lies from `low` to `high` along J: views (C, t, j, K) of about 32 MiB at most.
+
+        Yields the first slice of each piece, and its voxels.
+        """
+        per_slice = max(self.values[:, 0, low:high].nbytes, 1)
         most = max(1, PIECE_BYTES // per_slice)
         while first < stop:
             place = first % self.depth
             count = min(most, stop - first, self.depth - place)
-            yield first, self.values[:, place : place + count]
+            yield first, self.values[:, place : place + count, low:high]
             first += count
 
-    def clear(self, first: int, stop: int) -> None:
-        """Set slices to 0, to be used again."""
-        for _, piece in self.pieces(first, stop):
-            piece[...] = 0
+    def clear(self, first: int, stop: int, low: int, high: int) -> None:
+        """Set voxels to 0, to be used again; their memory is given back to the system until then, where it can be."""
+        for _, piece in self.pieces(first, stop, low, high):
+            whole = (low, high) == (0, self.values.shape[2])
+            for channel in piece:
+                for run in [channel] if whole else channel:
+                    self._zero(run)
             self.let_go()
+
+    def _zero(self, run: Array) -> None:
+        """Set voxels that lie in one run to 0: whole pages by giving them back; the system gives empty ones when they are used."""
+        if self._in_file or self._map is None or run.nbytes < _LEAST_RUN:
+            run[...] = 0
+            return
+        flat = run.reshape(-1).view(np.uint8)
+        start = flat.ctypes.data - self.values.ctypes.data
+        first, last = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, (start + run.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+        flat[: first - start] = 0
+        flat[last - start :] = 0
+        self._map.madvise(mmap.MADV_DONTNEED, first, last - first)
 
     def let_go(self) -> None:
         """Tell the system that what was touched of a scratch file need not stay in memory."""
-        if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
+        if self._in_file and self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)  # of a shared mapping: the file keeps what was written
 
 

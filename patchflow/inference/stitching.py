@@ -116,7 +116,8 @@ class Stitching:
             self._chains[name] = chain
             channels = output.shape[1] if isinstance(output, torch.Tensor) and output.ndim == 5 else 1
             scratch = self.budget.scratch(self.grid, channels, factors, path)
-            self._aggregators[name] = GridAggregator(self.grid, mode, scale=scale, on_slab=chain, scratch_dir=scratch)
+            taker: Any = {"on_brick": chain.take} if chain.takes_bricks else {"on_slab": chain}
+            self._aggregators[name] = GridAggregator(self.grid, mode, scale=scale, scratch_dir=scratch, **taker)
         for window in self._skipped:
             self.skip(window)
         self._skipped = []

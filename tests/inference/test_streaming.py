@@ -34,6 +34,24 @@ class Collected:
         return np.concatenate(self.slabs, axis=1)
 
 
+class Bricks(Collected):
+    """A volume put together from bricks, each slab once its last brick is there."""
+
+    def __call__(self, brick) -> None:
+        assert brick.first == self.next
+        shape = (len(brick.values), brick.stop - brick.first)
+        if not self.slabs or self.slabs[-1].shape[1] != shape[1] or self.full:
+            self.slabs.append(np.full((*shape, *self.rest), np.nan, np.float32))
+            self.covered.append(np.zeros((shape[1], *self.rest), bool))
+            self.full = False
+        rows = slice(brick.place - brick.first, brick.place - brick.first + brick.values.shape[1])
+        high = brick.low + brick.values.shape[2]
+        self.slabs[-1][:, rows, brick.low : high] = brick.values.numpy()
+        self.covered[-1][rows, brick.low : high] = True if brick.covered is None else brick.covered.numpy()
+        if rows.stop == shape[1] and high == self.rest[0]:
+            self.next, self.full = brick.stop, True
+
+
 def volumes(data: st.DataObject) -> tuple[np.ndarray, tuple, tuple]:
     shape = tuple(data.draw(st.integers(1, 17)) for _ in range(3))
     size = tuple(data.draw(st.integers(1, 9)) for _ in range(3))
@@ -42,9 +60,10 @@ def volumes(data: st.DataObject) -> tuple[np.ndarray, tuple, tuple]:
     return values, size, overlap
 
 
-def stream(grid: pf.GridSampler, batch: int = 3, skipped: frozenset[int] = frozenset(), **options) -> Collected:
-    collected = Collected()
-    aggregator = pf.GridAggregator(grid, on_slab=collected, **options)
+def stream(grid: pf.GridSampler, batch: int = 3, skipped: frozenset[int] = frozenset(), bricks: bool = False, **options) -> Collected:
+    collected = Bricks() if bricks else Collected()
+    collected.rest, collected.full = grid.tiling.shape[1:], True
+    aggregator = pf.GridAggregator(grid, **{"on_brick" if bricks else "on_slab": collected}, **options)
     for first in range(0, len(grid), batch):
         numbers = [n for n in range(first, min(first + batch, len(grid))) if n not in skipped]
         aggregator.skip(
@@ -57,11 +76,11 @@ def stream(grid: pf.GridSampler, batch: int = 3, skipped: frozenset[int] = froze
 
 
 @LAW
-@given(st.data(), MODES, st.integers(1, 5))
-def test_streamed_slabs_are_the_volume(data: st.DataObject, mode, batch: int) -> None:
+@given(st.data(), MODES, st.integers(1, 5), st.booleans())
+def test_streamed_slabs_are_the_volume(data: st.DataObject, mode, batch: int, bricks: bool) -> None:
     values, size, overlap = volumes(data)
     grid = pf.GridSampler(values, size, overlap)
-    collected = stream(grid, batch, overlap_mode=mode)
+    collected = stream(grid, batch, bricks=bricks, overlap_mode=mode)
     assert collected.next == values.shape[1]
     assert all(covered.all() for covered in collected.covered)
     np.testing.assert_allclose(collected.volume, values, rtol=0, atol=1e-6 * np.ptp(values))
@@ -71,15 +90,15 @@ def test_streamed_slabs_are_the_volume(data: st.DataObject, mode, batch: int) ->
 
 
 @LAW
-@given(st.data(), MODES, st.floats(0, 0.9))
-def test_windows_left_out_by_a_mask_leave_the_others_exact(data: st.DataObject, mode, sparsity: float) -> None:
+@given(st.data(), MODES, st.floats(0, 0.9), st.booleans())
+def test_windows_left_out_by_a_mask_leave_the_others_exact(data: st.DataObject, mode, sparsity: float, bricks: bool) -> None:
     values, size, overlap = volumes(data)
     mask = np.random.default_rng(data.draw(st.integers(0, 99))).random(values.shape[1:]) > sparsity**0.01
     mask.reshape(-1)[data.draw(st.integers(0, mask.size - 1))] = True
     grid = pf.GridSampler(values, size, overlap, mask=mask)
     touched = [bool(mask[pf.PatchLocation.from_array(row).overlap(mask.shape).volume].any()) for row in grid.tiling.locations()]
     assert grid.wanted.reshape(-1).tolist() == touched
-    collected = stream(grid, overlap_mode=mode)
+    collected = stream(grid, bricks=bricks, overlap_mode=mode)
     covered = np.concatenate(collected.covered)
     assert covered[mask].all()
     np.testing.assert_allclose(collected.volume[:, covered], values[:, covered], rtol=0, atol=2e-6 * np.ptp(values))
@@ -91,12 +110,12 @@ def test_windows_left_out_by_a_mask_leave_the_others_exact(data: st.DataObject, 
 
 
 @LAW
-@given(st.data(), MODES)
-def test_skipped_windows_leave_the_others_exact(data: st.DataObject, mode) -> None:
+@given(st.data(), MODES, st.booleans())
+def test_skipped_windows_leave_the_others_exact(data: st.DataObject, mode, bricks: bool) -> None:
     values, size, overlap = volumes(data)
     grid = pf.GridSampler(values, size, overlap)
     skipped = frozenset(data.draw(st.sets(st.integers(0, len(grid) - 1), max_size=len(grid) - 1)))
-    collected = stream(grid, overlap_mode=mode, skipped=skipped)
+    collected = stream(grid, overlap_mode=mode, skipped=skipped, bricks=bricks)
     covered = np.concatenate(collected.covered)
     np.testing.assert_allclose(collected.volume[:, covered], values[:, covered], rtol=0, atol=2e-6 * np.ptp(values))
     expected = np.zeros(values.shape[1:], bool)
@@ -139,11 +158,19 @@ def test_memory_is_as_many_slices_as_a_window_is_thick_and_is_used_again() -> No
     assert aggregator.depth() == 8
 
 
+def test_pages_given_back_are_empty_when_they_are_used_again() -> None:
+    values = np.random.default_rng(0).normal(size=(1, 70, 70, 300)).astype(np.float32)
+    grid = pf.GridSampler(values, (16, 60, 300), (8, 20, 0))  # runs of 40 * 300 * 4 bytes: whole pages, and parts at both ends
+    collected = stream(grid, overlap_mode="gaussian", bricks=True)
+    np.testing.assert_allclose(collected.volume, values, rtol=0, atol=1e-6 * np.ptp(values))
+
+
 def test_a_scratch_file_holds_the_same_sums(tmp_path) -> None:
     values = np.random.default_rng(0).normal(size=(2, 20, 9, 7)).astype(np.float32)
     grid = pf.GridSampler(values, (6, 5, 4), (3, 2, 1))
-    for mode in ("crop", "gaussian"):
-        inside, outside = stream(grid, overlap_mode=mode), stream(grid, overlap_mode=mode, scratch_dir=tmp_path)
+    for mode, bricks in [("crop", False), ("gaussian", False), ("gaussian", True)]:
+        inside = stream(grid, overlap_mode=mode)
+        outside = stream(grid, overlap_mode=mode, scratch_dir=tmp_path, bricks=bricks)
         np.testing.assert_array_equal(inside.volume, outside.volume)
     assert list(tmp_path.iterdir()) == []
 
