@@ -19,6 +19,7 @@ reported so.
 
 import argparse
 import json
+import signal
 import statistics
 import subprocess
 import sys
@@ -202,4 +203,5 @@ def _unet(options: argparse.Namespace) -> Numbers:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception, so that children which are stopped do not stay
     main()

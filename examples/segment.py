@@ -50,18 +50,16 @@ def main(config: dict[str, Any]) -> None:
     model = fit(Segmentation(network, training["steps"], training["learning_rate"]), datamodule, training["steps"])
 
     # A network to label maps that overlay the source images.
-    folder = Path(config["prediction"]["folder"])
-    for name in data["held_out"]:
-        path = folder / f"{name}.nii.gz"
-        pf.predict(
-            model,
-            cache[name],
-            patch_size=config["prediction"]["window"],
-            patch_overlap=config["prediction"]["overlap"],
-            overlap_mode="gaussian",
-            output="labels",
-            path=path,
-        )
+    paths = pf.predict_subjects(
+        model,
+        cache.subset(data["held_out"]),
+        config["prediction"]["folder"],
+        patch_size=config["prediction"]["window"],
+        patch_overlap=config["prediction"]["overlap"],
+        overlap_mode="gaussian",
+        output="labels",
+    )
+    for path in paths.values():
         print(path)
 
 

@@ -5,6 +5,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import lightning
 import nibabel
 import numpy as np
 import pytest
@@ -38,13 +39,26 @@ def make_folder(tmp_path, monkeypatch):
     return make
 
 
+def model(image):
+    return torch.cat([-image, image, 0 * image], dim=1)
+
+
+class Module(lightning.LightningModule):
+    def predict_step(self, batch):
+        return model(batch["image"])
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's, about few workers
 def test_the_readmes_python_runs(make_folder):
     affine = make_folder("image", "label")
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert blocks
-    names = {"model": lambda image: torch.cat([-image, image, 0 * image], dim=1), "torch": torch}
+    names = {"model": model, "module": Module(), "torch": torch}
     for block in blocks:
         exec(compile(block, "README.md", "exec"), names)
+    for name in ("s0", "s1", "s2"):
+        assert nibabel.load(f"predictions/{name}.nii.gz").shape == (40, 44, 36)
+    assert nibabel.load("s1.nii.gz").shape == (40, 44, 36)
     written = nibabel.load("prediction.nii.gz")
     assert written.shape == (40, 44, 36)
     assert np.allclose(written.affine, affine)

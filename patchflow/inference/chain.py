@@ -32,11 +32,18 @@ class MemorySink:
 
     def put(self, first: int, slab: Array) -> None:
         """Copy a slab (C, I, J, K) to its place."""
+        place = [slice(None)] * 3
+        place[self._axis] = slice(first, first + slab.shape[1 + self._axis])
+        self._copy(slab, place)
+
+    def part(self, brick: Array, first: int, low: int) -> None:
+        """Copy a part of a slab along I, (C, i, j, K), that begins at slice `first` and at `low` along J."""
+        self._copy(brick, [slice(first, first + brick.shape[1]), slice(low, low + brick.shape[2])])
+
+    def _copy(self, values: Array, place: list[slice]) -> None:
         if self.volume is None:
-            self.volume = torch.from_numpy(np.empty((len(slab), *self._shape), slab.dtype))
-        place = [slice(None)] * 4
-        place[1 + self._axis] = slice(first, first + slab.shape[1 + self._axis])
-        self.volume[tuple(place)] = torch.from_numpy(slab)
+            self.volume = torch.from_numpy(np.empty((len(values), *self._shape), values.dtype))
+        self.volume[(slice(None), *place)] = torch.from_numpy(values)
 
     def close(self) -> None:
         """Nothing is left to do."""
@@ -98,6 +105,9 @@ class OutputChain:
     def take(self, brick: Brick) -> None:
         """Take a part of a slab."""
         done = self._finished(brick.place, brick.values, brick.covered, self._output).numpy()
+        if isinstance(self._sink, MemorySink):
+            self._sink.part(done, brick.place, brick.low)
+            return
         if self._slab is None:
             self._slab = np.empty((len(done), brick.stop - brick.first, *self._grid.shape[1:]), done.dtype)
         rows = slice(brick.place - brick.first, brick.place - brick.first + done.shape[1])

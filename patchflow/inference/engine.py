@@ -7,7 +7,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
+from threading import Lock
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -84,6 +86,7 @@ class Engine:
                     bar.set_description(subject.grid.name, refresh=False)
                     outputs = self._predicted(batch) if batch.windows else {}
                     nbytes = sum(value.nbytes for value in outputs.values() if isinstance(value, torch.Tensor))
+                    batch.room, batch.seen = torch.empty(0), []  # not held while the predictions are stitched
                     waiting.append(stitching.submit(_stitch, batch, outputs))
                     count = len(batch.windows) + len(batch.skipped)
                     del outputs, batch  # so that they are gone when they are stitched
@@ -233,16 +236,33 @@ def _rows(value: Any, first: int, last: int, number: int) -> Any:
     return value[first:last] if isinstance(value, torch.Tensor) and value.ndim > 0 and len(value) == number else value
 
 
+_LOCK = Lock()
+_RUNNING: WeakKeyDictionary[nn.Module, tuple[int, bool]] = WeakKeyDictionary()
+"""Modules that predict: how many predictions use each, in threads side by side, and the mode that it had before the first of them."""
+
+
 @contextmanager
 def evaluating(models: Sequence[Any]) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards each module has its own mode again (a frozen one in a training model stays frozen)."""
-    roots = [model for model in models if isinstance(model, nn.Module)]
-    modes = [(module, module.training) for root in roots for module in root.modules()]
+    """Evaluation mode without gradients; afterwards each module has its own mode again (a frozen one in a training model stays frozen).
+
+    Where several predictions use a module at a time, it gets its mode back after the last of them.
+    """
+    modules = [module for model in models if isinstance(model, nn.Module) for module in model.modules()]
+    with _LOCK:
+        for module in modules:
+            users, training = _RUNNING.get(module, (0, module.training))
+            _RUNNING[module] = users + 1, training
     try:
-        for root in roots:
-            root.eval()
+        for model in models:
+            if isinstance(model, nn.Module):
+                model.eval()
         with torch.inference_mode():
             yield
     finally:
-        for module, training in modes:
-            module.training = training
+        with _LOCK:
+            for module in modules:
+                users, training = _RUNNING.pop(module)
+                if users > 1:
+                    _RUNNING[module] = users - 1, training
+                else:
+                    module.training = training

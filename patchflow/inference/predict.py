@@ -140,7 +140,7 @@ def predict(
     target = None if grid is None else as_voxel_grid(grid)
     stitching = Stitching(windows, plan.settings, target, paths, path, plan.budget)
     if progress:
-        say(describe_needs(windows, batch_size, path is None, target))
+        say(describe_needs(windows, batch_size, path is None, target, target is None and plan.settings.by_bricks))
     ((_, results),) = engine.run([stitching], len(windows))
     for file in values_of(results):
         if isinstance(file, Path) and plan.label_names:

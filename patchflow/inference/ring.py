@@ -15,7 +15,7 @@ from patchflow.errors import InferenceError
 from patchflow.notices import say, size
 from patchflow.types import Array, Int3
 
-_LEAST_RUN = 16 * mmap.PAGESIZE
+_LEAST_RUN = 4 * mmap.PAGESIZE
 """Shorter runs of bytes are overwritten: giving a few pages back costs more than it saves."""
 
 PIECE_BYTES = 32 << 20

@@ -115,7 +115,7 @@ class Stitching:
             chain = OutputChain(self.grid.name, kind, activation, self._settings.ready, grid, target, path)
             self._chains[name] = chain
             channels = output.shape[1] if isinstance(output, torch.Tensor) and output.ndim == 5 else 1
-            scratch = self.budget.scratch(self.grid, channels, factors, path)
+            scratch = self.budget.scratch(self.grid, channels, factors, chain.takes_bricks, path)
             taker: Any = {"on_brick": chain.take} if chain.takes_bricks else {"on_slab": chain}
             self._aggregators[name] = GridAggregator(self.grid, mode, scale=scale, scratch_dir=scratch, **taker)
         for window in self._skipped:

@@ -104,7 +104,7 @@ def _stitchings(
         grid = plan.grid(source, mask)
         target = None if wanted is None else as_voxel_grid(wanted)
         if not told:
-            say(describe_needs(grid, plan.batch_size, False, target))
+            say(describe_needs(grid, plan.batch_size, False, target, target is None and plan.settings.by_bricks))
             told = True
         yield Stitching(grid, plan.settings, target, partial(kept.path, name), None, plan.budget)
 

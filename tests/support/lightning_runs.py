@@ -50,3 +50,37 @@ class Recorder(LightningModule):
 def quiet_trainer(folder, **settings):
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": "callbacks" in settings}
     return Trainer(default_root_dir=folder, accelerator="cpu", **quiet, **settings)
+
+
+class Mixer(LightningModule):
+    """Three logits of the two channels of a voxel, with a batch norm, so that it matters whether it is in evaluation mode.
+
+    Args:
+        spoil: called with the number of the batch and the prediction; gives what `predict_step` returns.
+    """
+
+    def __init__(self, spoil=None):
+        super().__init__()
+        self.net = torch.nn.Sequential(torch.nn.Conv3d(2, 3, 1), torch.nn.BatchNorm3d(3))
+        self.frozen = torch.nn.Dropout(0.5)
+        with torch.no_grad():
+            self.net[0].weight.copy_(torch.tensor([[0.5, -0.25], [-1.0, 1.0], [0.75, 2.0]]).reshape(3, 2, 1, 1, 1))
+            self.net[0].bias.copy_(torch.tensor([0.5, 0.0, -1.0]))
+        self.spoil, self.seen = spoil, []
+
+    def forward(self, image):
+        return self.frozen(self.net(image))
+
+    def training_step(self, batch):
+        return self(batch["image"]).pow(2).mean()
+
+    def validation_step(self, batch):
+        """Nothing of its own."""
+
+    def predict_step(self, batch, batch_idx):
+        self.seen.append(batch["subject"])
+        prediction = self(batch["image"])
+        return prediction if self.spoil is None else self.spoil(batch_idx, prediction)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=1e-2)
