@@ -38,6 +38,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_HOMES` says the same 
     from patchflow.augment.recipe import Recipe
     from patchflow.cache.build import build_cache
     from patchflow.cache.read import Cache, open_cache
+    from patchflow.callbacks import PredictionWriter, WholeVolumeDice
     from patchflow.datamodule import PatchDataModule
     from patchflow.geometry.location import PatchLocation
     from patchflow.images.image import LabelMap, ScalarImage
@@ -72,6 +73,7 @@ __all__ = [
     "PatchLocation",
     "PatchflowError",
     "Pipeline",
+    "PredictionWriter",
     "Queue",
     "Recipe",
     "SamplerError",
@@ -82,6 +84,7 @@ __all__ = [
     "UniformSampler",
     "UnknownNameError",
     "WeightedSampler",
+    "WholeVolumeDice",
     "WorkerError",
     "augment",
     "build_cache",
@@ -104,12 +107,14 @@ _HOMES = {
     "PatchDataModule": "patchflow.datamodule",
     "PatchLocation": "patchflow.geometry.location",
     "Pipeline": "patchflow.preprocess.pipeline",
+    "PredictionWriter": "patchflow.callbacks",
     "Queue": "patchflow.loading.queue",
     "Recipe": "patchflow.augment.recipe",
     "ScalarImage": "patchflow.images.image",
     "Subject": "patchflow.subjects",
     "UniformSampler": "patchflow.sampling.uniform",
     "WeightedSampler": "patchflow.sampling.weighted",
+    "WholeVolumeDice": "patchflow.callbacks",
     "build_cache": "patchflow.cache.build",
     "find_subjects": "patchflow.subjects",
     "from_monai": "patchflow.adapters.monai",

@@ -1,4 +1,4 @@
-"""Lightning: a data module that builds caches, trains from a queue, validates on a grid or from a queue, and resumes in mid-epoch."""
+"""Lightning: a data module that builds caches, trains from a queue, validates, predicts whole volumes, and resumes in mid-epoch."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,8 +11,12 @@ from lightning.pytorch.trainer.states import TrainerFn
 from patchflow.augment.recipe import Recipe
 from patchflow.cache.build import build_cache
 from patchflow.cache.read import Cache, open_cache
+from patchflow.callbacks import PredictionWriter, writers_of, written_before
 from patchflow.errors import ArgumentError
-from patchflow.inference.batches import GridBatches
+from patchflow.geometry.location import Outside
+from patchflow.inference.batches import GridBatches, SubjectBatches, intensity_images, windows_record
+from patchflow.inference.plan import Plan
+from patchflow.inference.settings import values_of
 from patchflow.loading.arguments import Transform
 from patchflow.loading.endless import EndlessQueue
 from patchflow.loading.queue import Queue
@@ -42,7 +46,7 @@ class QueueBatches:
 
 
 class PatchDataModule(LightningDataModule):
-    """Trains from a `Queue` and validates on the grid of each validation subject, or from a queue that gives the same patches each time.
+    """Trains from a `Queue`, validates on the grid of each subject, or from a queue that gives the same patches each time, and predicts.
 
     `prepare_data` builds the caches of subjects (Lightning calls it in one process per node; where nodes share a disk, set
     `prepare_data_per_node = False`), `setup` opens them. Works with the Trainer's defaults, also under DDP: each rank gets its share of
@@ -52,15 +56,19 @@ class PatchDataModule(LightningDataModule):
     batch is the one after the last that was trained on, in mid-epoch too, with any number or kind of workers. With
     `limit_train_batches` an epoch goes on where the one before stopped. With `overfit_batches` each epoch has the same batches.
 
+    For `trainer.predict` it gives every window of the subjects of `predict`, whole subjects to each rank, to be written by
+    `PredictionWriter`, and leaves out those that this has written before. `WholeVolumeDice` predicts the subjects of `val` in training.
+
     Args:
-        train: subjects (a cache of them is built), a `Cache`, or the folder of a cache.
+        train: subjects (a cache of them is built), a `Cache`, or the folder of a cache; None where nothing is trained.
         val: the same, for validation; None for none.
-        sampler: where training patches lie.
+        predict: the same, for prediction; None for none.
+        sampler: where training patches lie; needed to train.
         transform: random transforms of training patches; see `Queue`.
         batch_size: patches per batch on each rank.
         samples_per_volume: training patches per subject and epoch.
         preprocess: applied to subjects before they are cached.
-        cache_dir: caches are built in its folders "train" and "val"; None for the user's cache folder.
+        cache_dir: caches are built in its folders "train", "val" and "predict"; None for the user's cache folder.
         layout: of the caches that are built; see `build_cache`.
         augment_on: "device" carries out the transforms on the Trainer's device, for a whole batch at a time, each patch with its own
             parameters: workers (threads) draw, and read the voxels that the drawn maps need; see `Queue`.
@@ -69,13 +77,19 @@ class PatchDataModule(LightningDataModule):
         seed: of everything random.
         val_mode: "grid" gives every window of every subject once; "queue" gives the same random patches in every epoch.
         val_batch_size: by default `batch_size`.
-        patch_size, patch_overlap: of the validation grid; by default the sampler's patch size, and no overlap.
+        patch_size: of the windows in validation and prediction; by default the sampler's.
+        patch_overlap: of the validation grid.
         val_sampler, val_samples_per_volume: of the validation queue; by default those of training.
+        predict_batch_size: by default that of validation.
+        predict_overlap: voxels that windows share at least in prediction; None for half the patch.
+        predict_keys: the images that batches of prediction hold; None for the intensity images (of `keys`, if given).
+        predict_mask: the name of an image: only windows that touch it are predicted; see `GridSampler`.
+        outside: what lies outside the volume in prediction: "constant" (the fill), "border" or "reflect"; see `GridSampler`.
         keys, fill: see `Queue`; for both training and validation. `fill` is that of the `Recipe`, if `transform` is one.
         queue_options: more arguments of the training queue by name: shuffle, subject_weights, drop_last, prefetch, memory_budget, ...
 
     Attributes:
-        train_cache, val_cache: the caches, once `setup` was called.
+        train_cache, val_cache, predict_cache: the caches, once `setup` was called for their stage.
         train_queue: the queue of the run, once Lightning asked for it: `train_queue.stats()`, `train_queue.replay(...)`.
 
     Raises:
@@ -84,10 +98,11 @@ class PatchDataModule(LightningDataModule):
 
     def __init__(
         self,
-        train: Source,
+        train: Source | None = None,
         val: Source | None = None,
         *,
-        sampler: Sampler,
+        predict: Source | None = None,
+        sampler: Sampler | None = None,
         transform: Transform = None,
         batch_size: int = 2,
         samples_per_volume: int = 8,
@@ -104,6 +119,11 @@ class PatchDataModule(LightningDataModule):
         patch_overlap: SizeLike = 0,
         val_sampler: Sampler | None = None,
         val_samples_per_volume: int | None = None,
+        predict_batch_size: int | None = None,
+        predict_overlap: SizeLike | None = None,
+        predict_keys: Sequence[str] | None = None,
+        predict_mask: str | None = None,
+        outside: Outside = "constant",
         keys: Sequence[str] | None = None,
         fill: float | Mapping[str, float] | None = None,
         queue_options: Mapping[str, Any] | None = None,
@@ -111,12 +131,16 @@ class PatchDataModule(LightningDataModule):
         super().__init__()
         if val_mode not in ("grid", "queue"):
             raise ArgumentError(f'val_mode must be "grid" or "queue", not {val_mode!r}')
-        self.sources: dict[str, Source | None] = {
-            "train": _check_source(train, "train"),
-            "val": None if val is None else _check_source(val, "val"),
-        }
+        given = {"train": train, "val": val, "predict": predict}
+        self.sources = {role: None if source is None else _check_source(source, role) for role, source in given.items()}
+        if all(source is None for source in given.values()):
+            raise ArgumentError("there are no subjects: give train, val or predict")
         if preprocess is not None and not any(isinstance(source, list) for source in self.sources.values()):
-            raise ArgumentError("preprocess is for subjects, before they are cached, but train and val are caches: give it to build_cache")
+            raise ArgumentError(
+                "preprocess is for subjects, before they are cached, but all that is given are caches: give it to build_cache"
+            )
+        if train is not None and sampler is None:
+            raise ArgumentError("training needs a sampler, which says where patches lie: give sampler=, such as pf.UniformSampler(96)")
         self.sampler, self.transform, self.batch_size, self.samples_per_volume = sampler, transform, batch_size, samples_per_volume
         self.preprocess, self.cache_dir, self.layout = preprocess, cache_dir, layout
         self.num_workers, self.worker_kind, self.seed, self.keys, self.fill = num_workers, worker_kind, seed, keys, fill
@@ -124,9 +148,14 @@ class PatchDataModule(LightningDataModule):
         self.val_mode, self.val_batch_size = val_mode, val_batch_size
         self.patch_size, self.patch_overlap = patch_size, patch_overlap
         self.val_sampler, self.val_samples_per_volume = val_sampler, val_samples_per_volume
+        self.predict_batch_size, self.predict_overlap, self.outside = predict_batch_size, predict_overlap, outside
+        self.predict_keys, self.predict_mask = predict_keys, predict_mask
         self.queue_options = dict(queue_options or {})
         self.train_cache: Cache | None = None
         self.val_cache: Cache | None = None
+        self.predict_cache: Cache | None = None
+        if predict is not None:
+            self.plan()  # says now what it would refuse later
         self._stream: EndlessQueue | None = None
         self._stream_of: object = None
         self._val_queue: Queue | None = None
@@ -140,19 +169,27 @@ class PatchDataModule(LightningDataModule):
         return None if self._stream is None else self._stream.queue
 
     def prepare_data(self) -> None:
-        """Build the caches of sources that are subjects; entries that are whole and up to date are used again."""
-        for role, source in self.sources.items():
+        """Build the caches of subjects that the Trainer's stage needs; entries that are whole and up to date are used again."""
+        stage = None if self.trainer is None else self.trainer.state.fn
+        for role in _roles(stage):
+            source = self.sources[role]
             if isinstance(source, list):
                 folder = self._folder(role)
                 say(f"{len(source)} subjects for {role} are cached in {folder} (entries that are whole and up to date are used again)")
                 build_cache(source, folder, preprocess=self.preprocess, layout=self.layout, num_workers=self.num_workers)
 
     def setup(self, stage: str | None = None) -> None:
-        """Open the caches; the training cache only if `stage` is "fit" or None."""
-        if stage in ("fit", None) and self.train_cache is None:
-            self.train_cache = self._open("train")
-        if self.val_cache is None and self.sources["val"] is not None:
-            self.val_cache = self._open("val")
+        """Open the caches that a stage needs: training and validation for "fit", one for "validate" or "predict", None for all.
+
+        Raises:
+            ArgumentError: if there is nothing to train on, or to predict.
+        """
+        for role, needed in (("train", "fit"), ("predict", "predict")):
+            if stage == needed and self.sources[role] is None:
+                raise ArgumentError(f"this PatchDataModule has no subjects to {role}: give {role}=")
+        for role in _roles(stage):
+            if getattr(self, f"{role}_cache") is None and self.sources[role] is not None:
+                setattr(self, f"{role}_cache", self._open(role))
 
     def _open(self, role: str) -> Cache:
         source = self.sources[role]
@@ -239,10 +276,46 @@ class PatchDataModule(LightningDataModule):
             )
             return QueueBatches(self._val_queue)
         assert self.val_cache is not None
-        size = self.sampler.patch_size if self.patch_size is None else self.patch_size
+        size = self.plan().patch_size
         options: dict[str, Any] = {"batch_size": batch_size, "keys": self.keys, "fill": self._fill(), "num_workers": self.num_workers}
         options |= {"pin_memory": self._pin_memory(), **self._rank()}
         return GridBatches(self.val_cache, size, self.patch_overlap, **options)
+
+    def predict_dataloader(self) -> SubjectBatches:
+        """All windows of this rank's subjects, but for those that the Trainer's `PredictionWriter` has written before.
+
+        Raises:
+            ArgumentError: without subjects to predict.
+            InferenceError: if the writer's folder holds predictions made with something else.
+        """
+        if self.predict_cache is None:
+            self.setup("predict")
+        assert self.predict_cache is not None
+        cache, batch_size = self.predict_cache, self.predict_batch_size or self.val_batch_size or self.batch_size
+        writers: Sequence[PredictionWriter] = [] if self.trainer is None else writers_of(self.trainer)
+        scales = dict(enumerate(scale for writer in writers for scale in values_of(writer.settings.scale)))
+        keys = intensity_images(cache, self.keys) if self.predict_keys is None else self.predict_keys
+        plan = self.plan(images=keys, batch_size=batch_size, scale=scales or 1)
+        done = written_before(self.trainer, writers, cache.names, windows_record(cache, plan, self.predict_mask)) if writers else ()
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # there may be fewer subjects than ranks
+        workers = max(self.num_workers, 1)  # the device is not to wait for windows
+        options: dict[str, Any] = {"num_workers": workers, "pin_memory": self._pin_memory(), **self._rank()}
+        return SubjectBatches(cache, plan, self.predict_mask, done=done, **options)
+
+    def plan(self, **options: Any) -> Plan:
+        """How whole volumes are predicted: as this module says, and as `options`, which are those of `patchflow.predict`, say instead.
+
+        Raises:
+            ArgumentError: for options that cannot be used, or if no patch size is given.
+        """
+        if self.patch_size is None and self.sampler is None and "patch_size" not in options:
+            raise ArgumentError("windows need a size: give patch_size=")
+        size = self.sampler.patch_size if self.patch_size is None and self.sampler is not None else self.patch_size
+        fill, images = self._fill(), options.get("images", ("image",))
+        if isinstance(fill, Mapping):
+            fill = {name: value for name, value in fill.items() if name in images}
+        own = {"patch_size": size, "patch_overlap": self.predict_overlap, "fill": fill, "outside": self.outside}
+        return Plan(**(own | options))
 
     def _fill(self) -> float | Mapping[str, float]:
         """The value of voxels outside the volume, as in training."""
@@ -288,6 +361,15 @@ class PatchDataModule(LightningDataModule):
         if self._val_queue is not None:
             self._val_queue.close()
             self._val_queue = None
+
+
+def _roles(stage: str | None) -> tuple[str, ...]:
+    """Whose caches a stage needs."""
+    if stage == "fit":
+        return "train", "val"
+    if stage == "predict":
+        return ("predict",)
+    return ("train", "val", "predict") if stage is None else ("val",)
 
 
 def _check_source(source: Any, what: str) -> Source:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 
 from patchflow.errors import InferenceError
+from patchflow.geometry.grid import Tiling
 from patchflow.geometry.location import Overlap, PatchLocation
 from patchflow.geometry.windows import OverlapMode, axis_weights, check_overlap_mode, crop_bounds
 from patchflow.inference.checks import box, check_finite, check_prediction, describe, float_channels
@@ -46,6 +47,14 @@ class Brick(NamedTuple):
 
 
 OnBrick = Callable[[Brick], None]
+
+
+_CROPS = ("crop", "crop", "crop")
+
+
+def sum_dtype(tiling: Tiling, overlap_mode: OverlapMode) -> Any:
+    """The dtype of sums: float32, or float64 where more than 32 windows meet in a voxel."""
+    return np.float32 if check_overlap_mode(overlap_mode) == _CROPS or tiling.covering() <= _FLOAT32_TERMS else np.float64
 
 
 class GridAggregator:
@@ -87,8 +96,8 @@ class GridAggregator:
         on_brick: OnBrick | None = None,
         scratch_dir: str | Path | None = None,
     ) -> None:
-        modes = check_overlap_mode(overlap_mode)
-        self._crops = modes == ("crop", "crop", "crop")
+        self._modes = modes = check_overlap_mode(overlap_mode)
+        self._crops = modes == _CROPS
         self._name = grid.name
         self.tiling = grid.tiling.scaled(fraction3(scale, "scale"))
         axes = list(zip(modes, self.tiling.starts, self.tiling.size, self.tiling.shape, strict=True))
@@ -206,7 +215,7 @@ class GridAggregator:
         if self._ring is not None:
             return
         self._first = window, values.dtype
-        dtype: Any = values[:0].numpy().dtype if not values.dtype.is_floating_point else self.sum_dtype()
+        dtype: Any = values[:0].numpy().dtype if not values.dtype.is_floating_point else sum_dtype(self.tiling, self._modes)
         self._ring = Ring(values.shape[1], self.depth(), self.tiling.shape, dtype, self._scratch)
         self._give_out()  # of the rows that the mask leaves out
 
@@ -214,10 +223,6 @@ class GridAggregator:
         """Slices held at a time."""
         n, size = self.tiling.shape[0], self.tiling.size[0]
         return min(n, size) if self._streams else n
-
-    def sum_dtype(self) -> Any:
-        """The dtype of sums."""
-        return np.float32 if self._crops or self.tiling.covering() <= _FLOAT32_TERMS else np.float64
 
     def _copy(self, patch: torch.Tensor, position: Int3) -> None:
         """What the window owns, into its place."""

@@ -77,7 +77,8 @@ class Engine:
         begun: list[Stitching] = []
         stitching = ThreadPoolExecutor(1, thread_name_prefix="patchflow-stitch")
         waiting: deque[Future[list[tuple[Stitching, Results]]]] = deque()
-        first = True  # what is wrong with the first predictions is to be known before there are more
+        kept: Mapping[str, Any] = {}
+        first, waits = True, False  # what is wrong with the first predictions is to be known before there are more
         bar = tqdm(total=total, unit="window", disable=not self._progress)
         try:
             with evaluating(self._views.models):
@@ -86,11 +87,13 @@ class Engine:
                     bar.set_description(subject.grid.name, refresh=False)
                     outputs = self._predicted(batch) if batch.windows else {}
                     nbytes = sum(value.nbytes for value in outputs.values() if isinstance(value, torch.Tensor))
+                    waits = waits or bool(_memory(kept) & _memory(outputs))  # a model that writes where it wrote before must not run ahead
+                    kept = outputs if first else {}
                     batch.room, batch.seen = torch.empty(0), []  # not held while the predictions are stitched
                     waiting.append(stitching.submit(_stitch, batch, outputs))
                     count = len(batch.windows) + len(batch.skipped)
                     del outputs, batch  # so that they are gone when they are stitched
-                    while waiting and (first or len(waiting) > 1 or subject.budget.one_at_a_time(nbytes)):
+                    while waiting and (first or waits or len(waiting) > 1 or subject.budget.one_at_a_time(nbytes)):
                         yield from _finished(waiting, begun)
                     first = False
                     bar.update(count)
@@ -208,6 +211,11 @@ def ahead(items: Iterator[Item], number: int) -> Iterator[Item]:
                 del item
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _memory(outputs: Mapping[str, Any]) -> set[int]:
+    """Where the values of some outputs lie."""
+    return {value.untyped_storage().data_ptr() for value in outputs.values() if isinstance(value, torch.Tensor)}
 
 
 def _finished(waiting: deque[Future[list[tuple[Stitching, Results]]]], begun: list[Stitching]) -> list[tuple[Stitching, Results]]:

@@ -44,7 +44,7 @@ class PredictionFolder:
         if not suffix.startswith("."):
             raise ArgumentError(f'suffix must be ".nii.gz", ".nii" or ".h5", not {suffix!r}')
         check_slab_path(self.folder / f"name{suffix}")
-        self._made_with = json.loads(json.dumps(made_with or {}))
+        self._made_with: dict[str, Any] = json.loads(json.dumps(made_with or {}))
         self._labels = {str(value): name for value, name in (label_names or {}).items()}
 
     def path(self, subject: str, output: str) -> Path:
@@ -54,8 +54,12 @@ class PredictionFolder:
             raise ArgumentError(f"{name!r} cannot be the name of a file: rename the subject or the output")
         return self.folder / f"{name}{self._suffix}"
 
-    def is_done(self, subject: str) -> bool:
+    def is_done(self, subject: str, own: Mapping[str, Any] | None = None) -> bool:
         """Whether all files of a subject are whole.
+
+        Args:
+            subject: its name.
+            own: more that its predictions are made with, and those of other subjects are not.
 
         Raises:
             InferenceError: if they were made with something else.
@@ -64,8 +68,8 @@ class PredictionFolder:
         record = read_sidecar(first)
         if record is None or "files" not in record or not all((self.folder / name).exists() for name in record["files"]):
             return False
-        if record.get("made_with") != self._made_with:
-            before, now = record.get("made_with") or {}, self._made_with
+        before, now = record.get("made_with") or {}, self._all(own)
+        if before != now:
             differing = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
             raise InferenceError(
                 f'{sidecar_path(first)}: subject "{subject}" was predicted with other settings ({", ".join(differing)}): '
@@ -73,11 +77,15 @@ class PredictionFolder:
             )
         return True
 
-    def done(self, subject: str, results: Results) -> None:
-        """Note that the files of a subject are whole: `results` are their paths by output name."""
+    def done(self, subject: str, results: Results, own: Mapping[str, Any] | None = None) -> None:
+        """Note that the files of a subject are whole: `results` are their paths by output name; `own` as in `is_done`."""
         named: Mapping[str, Any] = results if isinstance(results, dict) else {"": results}
-        content: dict[str, Any] = {"subject": subject, "files": [path.name for path in named.values()], "made_with": self._made_with}
+        content: dict[str, Any] = {"subject": subject, "files": [path.name for path in named.values()], "made_with": self._all(own)}
         write_sidecar(self.path(subject, ""), content | ({"labels": self._labels} if self._labels else {}))
+
+    def _all(self, own: Mapping[str, Any] | None) -> dict[str, Any]:
+        plain: dict[str, Any] = json.loads(json.dumps(own or {}))
+        return self._made_with | plain
 
     def results(self, subject: str) -> Results:
         """The paths of a subject that is done, as `Stitching.finish` gives them."""

@@ -1,19 +1,25 @@
 """How much memory a prediction takes, and where its slices go if that is too much."""
 
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import pairwise
 from math import prod
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 from patchflow.files import machine_memory
+from patchflow.geometry.grid import Tiling
 from patchflow.geometry.space import VoxelGrid
+from patchflow.geometry.windows import OverlapMode
+from patchflow.inference.aggregator import sum_dtype
 from patchflow.inference.grid import GridSampler
 from patchflow.inference.ring import PIECE_BYTES
+from patchflow.inference.settings import Settings, values_of
 from patchflow.inference.sources import find_image
 from patchflow.notices import size
+from patchflow.types import fraction3
 
 AHEAD = 1
 """Batches of windows that are read ahead of the model."""
@@ -38,9 +44,9 @@ class Budget:
         """Bytes for slices in work."""
         return machine_memory() // 4 if self.memory is None else self.memory
 
-    def scratch(self, grid: GridSampler, channels: int, scale: Sequence[Fraction], bricks: bool, path: Path | None) -> Path | None:
-        """The folder for slices in work, or None if they fit the budget beside the windows in flight."""
-        if (slices(grid, scale, bricks) + in_flight(grid, scale)) * channels <= self.bytes:
+    def scratch(self, needs: int, path: Path | None) -> Path | None:
+        """The folder for slices in work, or None if they fit the budget: with predictions in flight, `needs` bytes."""
+        if needs <= self.bytes:
             return None
         if self.scratch_dir is not None:
             return self.scratch_dir
@@ -51,36 +57,54 @@ class Budget:
         return 2 * nbytes > self.bytes // 2
 
 
-def slices(grid: GridSampler, scale: Sequence[Fraction] = (Fraction(1),) * 3, bricks: bool = False) -> int:
-    """Bytes of the voxels in work for each channel.
+class Work(NamedTuple):
+    """What is in work at a time.
 
-    As many slices J x K as a window is thick (or the volume, if it is thinner). With bricks, of the slices that the next windows along I do
-    not reach, only what the next along J do: `K (overlap x J + step x size)`.
+    Attributes:
+        batch_size: windows.
+        recipes: views that are read beside the windows as they lie.
+        averaged: whether predictions are summed before they are stitched, as those of several views and models are.
     """
-    tiling = grid.tiling.scaled(scale)
+
+    batch_size: int = 1
+    recipes: int = 0
+    averaged: bool = False
+
+
+def per_channel(tiling: Tiling, mode: OverlapMode, bricks: bool, work: Work) -> int:
+    """Bytes for each channel of an output: the voxels in work, and the predictions of two batches.
+
+    In work are as many slices J x K as a window is thick (or the volume, if it is thinner). With bricks, of the slices that the next
+    windows along I do not reach, only what the next along J do: `K (overlap x J + step x size)`.
+
+    Args:
+        tiling: of the output, in its own voxels.
+        mode: how windows overlap.
+        bricks: whether parts of slabs leave.
+        work: what is in work.
+    """
     (n, j, k), (size, width, _) = tiling.shape, tiling.size
-    starts = tiling.starts[0]
     thick = min(size, n)
-    step = min((b - a for a, b in pairwise(starts)), default=thick) if bricks else 0
-    return _FLOAT * k * ((thick - step) * j + step * min(width, j))
+    step = min((b - a for a, b in pairwise(tiling.starts[0])), default=thick) if bricks else 0
+    voxels = k * ((thick - step) * j + step * min(width, j))
+    in_flight = (3 if work.averaged else 2) * work.batch_size * prod(tiling.size)
+    return voxels * int(np.dtype(sum_dtype(tiling, mode)).itemsize) + in_flight * _FLOAT
 
 
-def in_flight(grid: GridSampler, scale: Sequence[Fraction] = (Fraction(1),) * 3, batch_size: int = 1) -> int:
-    """Bytes of the predictions in flight for each channel: one batch that the model makes, and one that is stitched."""
-    return 2 * _FLOAT * batch_size * prod(grid.tiling.scaled(scale).size)
-
-
-def describe_needs(grid: GridSampler, batch_size: int, in_memory: bool, target: VoxelGrid | None, bricks: bool) -> str:
+def describe_needs(grid: GridSampler, settings: Settings, work: Work, target: VoxelGrid | None, in_memory: bool = False) -> str:
     """What a prediction takes beside the model and its input, as a sentence; nothing but a result in memory depends on I."""
     inputs = sum(find_image(grid.source, name).shape[0] for name in grid.keys)
-    fixed = (AHEAD + 2) * batch_size * inputs * prod(grid.patch_size) * _FLOAT + PIECE_BYTES
-    each = slices(grid, bricks=bricks) + in_flight(grid, batch_size=batch_size)
+    fixed = (AHEAD + 2) * work.batch_size * (1 + work.recipes) * inputs * prod(grid.patch_size) * _FLOAT + PIECE_BYTES
+    bricks = settings.by_bricks and target is None
+    tilings = [grid.tiling.scaled(fraction3(scale, "scale")) for scale in values_of(settings.scale)]
+    each = max(per_channel(tiling, settings.overlap_mode, bricks, work) for tiling in tilings)
     if target is not None:
         each += 2 * _FLOAT * prod(target.shape[1:])
     (_, j, k), (thick, width, _) = grid.source.shape, grid.patch_size
-    work = f"{k} x (overlap x {j} + step x {width})" if bricks else f"{thick} x {j} x {k}"
+    voxels = f"{k} x (overlap x {j} + step x {width})" if bricks else f"{thick} x {j} x {k}"
+    batches = f"{3 if work.averaged else 2} batches of {work.batch_size} x {' x '.join(map(str, grid.patch_size))}"
     result = f", and the result: {size(prod(grid.source.shape if target is None else target.shape))} a byte" if in_memory else ""
     return (
         f"{grid.name}: {len(grid)} windows; memory beside model and image: {size(fixed)} to read and finish, and for each channel that the "
-        f"model returns {size(each)} ({work} voxels in work, and 2 batches of {batch_size} x {' x '.join(map(str, grid.patch_size))}){result}"
+        f"model returns {size(each)} ({voxels} voxels in work, and {batches}){result}"
     )

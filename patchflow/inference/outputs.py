@@ -103,7 +103,7 @@ def finish(
     except Exception as error:
         error.add_note(f'in the output function, for subject "{name}", the slab of slices {first} to {first + slab.shape[1]} along I')
         raise
-    if not isinstance(done, torch.Tensor) or done.ndim != 4 or done.shape[1:] != slab.shape[1:] or not len(done):
+    if not isinstance(done, torch.Tensor) or done.ndim != 4 or done.shape[1:] != slab.shape[1:] or not len(done) or done.is_complex():
         what = f"shape {tuple(done.shape)}" if isinstance(done, torch.Tensor) else f"a {type(done).__name__}"
         raise InferenceError(
             f'subject "{name}": the output function must return a tensor (C, i, J, K) of {tuple(slab.shape[1:])}, not {what} '

@@ -17,13 +17,13 @@ from patchflow.geometry.windows import OverlapMode
 from patchflow.inference.engine import Engine, IsEmpty
 from patchflow.inference.grid import GridSampler
 from patchflow.inference.masks import Mask
-from patchflow.inference.memory import Budget
+from patchflow.inference.memory import Budget, Work
 from patchflow.inference.outputs import Activation, Average, Output
-from patchflow.inference.settings import Settings, plain
+from patchflow.inference.settings import Settings, plain, values_of
 from patchflow.inference.sources import SourceLike
 from patchflow.inference.views import Model, Views
 from patchflow.loading.memory import parse_size
-from patchflow.types import Int3, ScaleLike, SizeLike, count, int3
+from patchflow.types import Int3, ScaleLike, SizeLike, count, fraction3, int3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +60,13 @@ class Plan:
             raise ArgumentError(f"scratch_dir {self.scratch_dir} is no folder: make it first")
         if self.skip_empty is not None and not callable(self.skip_empty):
             raise ArgumentError(f"skip_empty must be a function of a window (C, i, j, k), not {self.skip_empty!r}")
-        if self.budget.bytes and self.settings.multiple:
-            return  # both are made once here, so that what they refuse is refused now
+        if self.label_names and not isinstance(self.label_names, Mapping):
+            raise ArgumentError(f'label_names must give each label value its name, such as {{1: "liver"}}, not {self.label_names!r}')
+        settings = self.settings
+        if self.views and any(set(fraction3(scale, "scale")) != {1} for scale in values_of(settings.scale)):
+            raise ArgumentError("views need predictions of the windows' size: leave scale at 1, or mirror instead")
+        if self.budget.bytes < 1:
+            raise ArgumentError("memory_budget must be some bytes at least")
 
     @property
     def settings(self) -> Settings:
@@ -101,8 +106,13 @@ class Plan:
 
     def engine(self, model: Model | Sequence[Model]) -> Engine:
         """What carries the plan out with a model, or an ensemble of several."""
-        views = Views(model, self.mirror_axes, self.views, self.settings, self.images, self.seed)
+        views = Views(model, self.mirror_axes, self.views, self.settings, self.images, self.seed, self.fill, self.outside)
         return Engine(views, self.batch_size, _device(views.models[0], self.device), self.skip_empty, self.progress)
+
+    @property
+    def work(self) -> Work:
+        """What is in work at a time; of an ensemble of models, one is counted."""
+        return Work(self.batch_size, len(self.views), bool(self.mirror_axes or self.views))
 
     def record(self) -> dict[str, Any]:
         """What tells predictions apart, as plain JSON values."""

@@ -7,6 +7,7 @@ import torch
 
 from patchflow.augment.base import SpatialTransform
 from patchflow.augment.recipe import Recipe
+from patchflow.errors import ArgumentError
 from patchflow.geometry.location import Outside
 from patchflow.geometry.windows import OverlapMode
 from patchflow.images.slabs import check_slab_path
@@ -73,7 +74,8 @@ def predict(
         overlap_mode: "crop", "average", "hann", "gaussian" or a function of a size; one for all axes or three; see `GridAggregator`.
         output: "labels": the channel of the greatest value, (1, I, J, K) in the smallest integer dtype, or for one channel, or with the
             "sigmoid", a mask per channel; "probabilities": float32 (C', I, J, K); "logits": what the model returned, stitched; or a
-            function that is called with slabs (C', i, J, K) of the stitched logits, of any thickness i, and returns (C'', i, J, K).
+            function that is called with slabs (C', i, J, K) of the stitched logits, of any thickness i, and returns (C'', i, J, K);
+            voxels that no window covers are 0 in them.
         activation: how probabilities come of the model's output: "auto" is the softmax over the channels, or the sigmoid for one channel;
             "softmax"; "sigmoid"; "none" if they are probabilities already.
         scale: voxels of the output per voxel of the input, a rational number or three: 1/2 for a model that predicts at half the
@@ -85,7 +87,7 @@ def predict(
             always is.
         mirror_axes: test-time augmentation: each window is predicted for all combinations of mirrored axes, and the mean is taken.
         views: recipes of spatial transforms, or such transforms: each shows the windows once more, its prediction is brought back, and the
-            mean is taken.
+            mean is taken. Elastic ones are slow to bring back: minutes for a window of 128^3.
         average: "logits" or "probabilities": of what the mean is taken, over views, models and windows that overlap.
         grid: the voxel grid of the results: of an image (its file, a `ScalarImage` or `LabelMap`), of a `Subject`, an entry, or a
             `VoxelGrid`: the native grid of a source that was resampled, reoriented or cropped. Probabilities are interpolated linearly, and
@@ -140,7 +142,7 @@ def predict(
     target = None if grid is None else as_voxel_grid(grid)
     stitching = Stitching(windows, plan.settings, target, paths, path, plan.budget)
     if progress:
-        say(describe_needs(windows, batch_size, path is None, target, target is None and plan.settings.by_bricks))
+        say(describe_needs(windows, plan.settings, plan.work, target, in_memory=path is None))
     ((_, results),) = engine.run([stitching], len(windows))
     for file in values_of(results):
         if isinstance(file, Path) and plan.label_names:
@@ -152,8 +154,12 @@ def _check_paths(path: PathLike | Mapping[str, PathLike] | None) -> Callable[[st
     """Where an output is written, by its name."""
     if path is None:
         return lambda name: None
+    if not isinstance(path, (str, Path, Mapping)):
+        raise ArgumentError(f"path must be a file, or a dict of files by output name, not {path!r}")
     if not isinstance(path, Mapping):
         checked = check_slab_path(path)
         return lambda name: checked
     files = {name: check_slab_path(file) for name, file in path.items()}
+    if len({file.resolve() for file in files.values()}) < len(files):
+        raise ArgumentError(f"path names one file for two outputs, {', '.join(map(str, files.values()))}: give each its own")
     return files.get

@@ -14,6 +14,7 @@ from patchflow.geometry.location import PatchLocation
 from patchflow.geometry.windows import OverlapMode, check_overlap_mode
 from patchflow.inference.checks import describe
 from patchflow.inference.outputs import Activation, Average, Output, check_activation, check_output
+from patchflow.preprocess.function import identity
 from patchflow.types import Int3, ScaleLike, fraction3
 
 Fractions = tuple[Fraction, Fraction, Fraction]
@@ -73,7 +74,7 @@ class Settings:
         return all(output in ("labels", "probabilities") for output in values_of(self.output))
 
     def record(self) -> dict[str, Any]:
-        """What tells predictions apart, as plain JSON values: functions by their names."""
+        """What tells predictions apart, as plain JSON values: functions by their code."""
         parts = {name: getattr(self, name) for name in ("overlap_mode", "output", "activation", "scale", "average")}
         return {name: plain(value) for name, value in parts.items()}
 
@@ -92,6 +93,9 @@ class Settings:
         if not is_single(outputs) and isinstance(path, (str, Path)):
             raise ArgumentError(f"the model returns several outputs, {listed(outputs)}: give a path for each, as a dict, not {path}")
         for name, output in outputs.items():
+            one = isinstance(output, torch.Tensor) and output.ndim == 5 and output.shape[1] == 1
+            if one and setting_of(self.activation, name) == "softmax" and setting_of(self.output, name) != "logits":
+                raise ArgumentError('the softmax of one channel is 1 everywhere: let activation be "auto" or "sigmoid"')
             if self.ready and isinstance(output, torch.Tensor) and not output.dtype.is_floating_point:
                 raise InferenceError(f"{describe(subject, windows[0])}: the model returned {output.dtype} for {name!r}: no probabilities")
 
@@ -128,7 +132,7 @@ def values_of(value: Any) -> list[Any]:
 
 
 def plain(value: Any) -> Any:
-    """A setting as plain JSON values: functions by their names, recipes by what they do."""
+    """A setting as plain JSON values: functions by their code, recipes by what they do."""
     if isinstance(value, Mapping):
         return {str(key): plain(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
@@ -136,5 +140,5 @@ def plain(value: Any) -> Any:
     if hasattr(value, "to_dict"):
         return value.to_dict()
     if callable(value):
-        return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+        return identity(value)
     return value if value is None or isinstance(value, (str, int, float)) else str(value)

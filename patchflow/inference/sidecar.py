@@ -19,20 +19,6 @@ def sidecar_path(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
-def write_sidecar(path: Path, content: Mapping[str, Any]) -> None:
-    """Write what belongs to the volume at `path`, whole or not at all.
-
-    Raises:
-        ImageFileError: if it cannot be written.
-    """
-    file = sidecar_path(path)
-    try:
-        with whole_file(file) as beside:
-            beside.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
-    except OSError as error:
-        raise ImageFileError(f"{file} cannot be written ({error.strerror or error}): check that its folder has room") from error
-
-
 def read_sidecar(path: Path) -> dict[str, Any] | None:
     """What is kept beside the volume at `path`; None where there is nothing, or nothing of ours."""
     try:
@@ -40,3 +26,21 @@ def read_sidecar(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None
+
+
+def write_sidecar(path: Path, content: Mapping[str, Any]) -> None:
+    """Write what belongs to the volume at `path`, whole or not at all; what a sidecar there holds beside it (as BIDS's do) is kept.
+
+    Raises:
+        ImageFileError: if it cannot be written.
+    """
+    file = sidecar_path(path)
+    before = read_sidecar(path)
+    if before is None and file.exists():
+        raise ImageFileError(f"{file} holds something else than what belongs to {path.name}: move it away")
+    content = (before or {}) | dict(content)
+    try:
+        with whole_file(file) as beside:
+            beside.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+    except OSError as error:
+        raise ImageFileError(f"{file} cannot be written ({error.strerror or error}): check that its folder has room") from error

@@ -14,7 +14,7 @@ from patchflow.inference.aggregator import GridAggregator
 from patchflow.inference.chain import OutputChain
 from patchflow.inference.checks import describe
 from patchflow.inference.grid import GridSampler
-from patchflow.inference.memory import Budget
+from patchflow.inference.memory import Budget, Work, per_channel
 from patchflow.inference.settings import Settings, is_single, listed, setting_of
 from patchflow.types import fraction3
 
@@ -115,7 +115,8 @@ class Stitching:
             chain = OutputChain(self.grid.name, kind, activation, self._settings.ready, grid, target, path)
             self._chains[name] = chain
             channels = output.shape[1] if isinstance(output, torch.Tensor) and output.ndim == 5 else 1
-            scratch = self.budget.scratch(self.grid, channels, factors, chain.takes_bricks, path)
+            needs = channels * per_channel(self.grid.tiling.scaled(factors), mode, chain.takes_bricks, Work())
+            scratch = self.budget.scratch(needs, path)
             taker: Any = {"on_brick": chain.take} if chain.takes_bricks else {"on_slab": chain}
             self._aggregators[name] = GridAggregator(self.grid, mode, scale=scale, scratch_dir=scratch, **taker)
         for window in self._skipped:

@@ -1,13 +1,16 @@
 """Many volumes through a model, into a folder."""
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from patchflow.errors import ArgumentError
+from patchflow.geometry.location import PatchLocation
+from patchflow.geometry.space import VoxelGrid
 from patchflow.inference.folder import PredictionFolder
 from patchflow.inference.masks import Mask
 from patchflow.inference.memory import describe_needs
@@ -63,16 +66,43 @@ def predict_subjects(
     engine = plan.engine(model)
     made_with = plan.record() | {"preprocess": None if preprocess is None else preprocess.fingerprint()} | dict(made_with or {})
     kept = PredictionFolder(folder, suffix, made_with, plan.label_names)
-    todo, results = _todo(sources, kept)
-    stitchings = _stitchings(_prepared(todo, preprocess), plan, kept, grids, masks)
+    where = _Where(grids, masks)
+    todo, results = _todo(sources, kept, where)
+    stitchings = _stitchings(_prepared(todo, preprocess), plan, kept, where)
     total = None if masks is not None else sum(_windows(source, plan) for source in todo)
     for stitching, result in engine.run(stitchings, total):
-        kept.done(stitching.grid.name, result)
-        results[stitching.grid.name] = result
+        name = stitching.grid.name
+        kept.done(name, result, where.record(name))
+        results[name] = result
     return results
 
 
-def _todo(sources: Iterable[SourceLike], kept: PredictionFolder) -> tuple[list[SourceLike], dict[str, Results]]:
+class _Where(NamedTuple):
+    """Where each subject is predicted, and on which voxels."""
+
+    grids: Grids | None
+    masks: Mapping[str, Mask] | str | None
+
+    def target(self, name: str) -> VoxelGrid | None:
+        wanted = None if self.grids is None else self.grids(name) if callable(self.grids) else self.grids.get(name)
+        return None if wanted is None else as_voxel_grid(wanted)
+
+    def mask(self, name: str) -> Mask | None:
+        return self.masks if self.masks is None or isinstance(self.masks, str) else self.masks.get(name)
+
+    def record(self, name: str) -> dict[str, Any]:
+        """Both as plain JSON values."""
+        grid, mask = self.target(name), self.mask(name)
+        if isinstance(mask, torch.Tensor):
+            mask = mask.cpu().numpy()
+        if isinstance(mask, np.ndarray):
+            told: Any = hashlib.sha256(np.ascontiguousarray(mask != 0).tobytes()).hexdigest()
+        else:
+            told = mask.as_array().tolist() if isinstance(mask, PatchLocation) else mask
+        return {"mask": told, "grid": None if grid is None else [list(grid.shape), grid.affine.tolist()]}
+
+
+def _todo(sources: Iterable[SourceLike], kept: PredictionFolder, where: _Where) -> tuple[list[SourceLike], dict[str, Results]]:
     """The sources that are to be predicted, and the results of those that were before."""
     todo: list[SourceLike] = []
     seen: set[str] = set()
@@ -84,7 +114,7 @@ def _todo(sources: Iterable[SourceLike], kept: PredictionFolder) -> tuple[list[S
         if name in seen:
             raise ArgumentError(f'two subjects are called "{name}": rename one, as their files would be the same')
         seen.add(name)
-        if kept.is_done(name):
+        if kept.is_done(name, where.record(name)):
             results[name] = kept.results(name)
         else:
             todo.append(source)
@@ -93,18 +123,13 @@ def _todo(sources: Iterable[SourceLike], kept: PredictionFolder) -> tuple[list[S
     return todo, results
 
 
-def _stitchings(
-    sources: Iterable[SourceLike], plan: Plan, kept: PredictionFolder, grids: Grids | None, masks: Mapping[str, Mask] | str | None
-) -> Iterator[Stitching]:
+def _stitchings(sources: Iterable[SourceLike], plan: Plan, kept: PredictionFolder, where: _Where) -> Iterator[Stitching]:
     told = not plan.progress
     for source in sources:
         name = source.name  # type: ignore[union-attr]  # arrays were refused
-        wanted = None if grids is None else grids(name) if callable(grids) else grids.get(name)
-        mask = masks if masks is None or isinstance(masks, str) else masks.get(name)
-        grid = plan.grid(source, mask)
-        target = None if wanted is None else as_voxel_grid(wanted)
+        grid, target = plan.grid(source, where.mask(name)), where.target(name)
         if not told:
-            say(describe_needs(grid, plan.batch_size, False, target, target is None and plan.settings.by_bricks))
+            say(describe_needs(grid, plan.settings, plan.work, target))
             told = True
         yield Stitching(grid, plan.settings, target, partial(kept.path, name), None, plan.budget)
 

@@ -9,7 +9,7 @@ import torch
 from patchflow.augment.base import SpatialTransform
 from patchflow.augment.recipe import Recipe
 from patchflow.errors import ArgumentError, InferenceError
-from patchflow.geometry.location import PatchLocation
+from patchflow.geometry.location import Outside, PatchLocation
 from patchflow.inference.checks import check_prediction, describe
 from patchflow.inference.outputs import probabilities
 from patchflow.inference.settings import Settings, named_outputs, setting_of
@@ -31,7 +31,7 @@ class Views:
     Args:
         models: one model or several, which return the same outputs.
         mirror_axes: 0, 1, 2 for I, J, K: axes to mirror.
-        recipes: spatial transforms, each one more view.
+        recipes: spatial transforms, each one more view; a transform alone reads with `fill` and `outside`, a recipe as it says.
         settings: whether logits or probabilities are averaged.
         images: what the model is given.
         seed: of the recipes' parameters.
@@ -48,6 +48,8 @@ class Views:
         settings: Settings,
         images: Sequence[str],
         seed: int = 0,
+        fill: float | Mapping[str, float] = 0,
+        outside: Outside = "constant",
     ) -> None:
         listed_models: list[Any] = list(models) if isinstance(models, (list, tuple)) else [models]
         if not listed_models or not all(callable(model) for model in listed_models):
@@ -59,7 +61,9 @@ class Views:
         self.mirrors = [chosen for count in range(len(axes) + 1) for chosen in combinations(axes, count)]
         if not isinstance(recipes, Sequence):
             raise ArgumentError(f"views must be a list of recipes or spatial transforms, not {recipes!r:.80}")
-        self.recipes = [_spatial(recipe) for recipe in recipes]
+        self.recipes = [
+            _spatial(recipe if isinstance(recipe, Recipe) else Recipe([recipe], fill=fill, outside=outside)) for recipe in recipes
+        ]
         self._settings, self._images, self._seed = settings, list(images), seed
 
     @property
@@ -178,8 +182,7 @@ def _check_finite(output: torch.Tensor, name: str, places: Sequence[PatchLocatio
             )
 
 
-def _spatial(recipe: Recipe | SpatialTransform) -> Recipe:
-    made = recipe if isinstance(recipe, Recipe) else Recipe([recipe])
-    if not all(isinstance(step, SpatialTransform) for step in made.leaves):
+def _spatial(recipe: Recipe) -> Recipe:
+    if not all(isinstance(step, SpatialTransform) for step in recipe.leaves):
         raise ArgumentError(f"a view must be a recipe of spatial transforms alone, which can be taken back, not {recipe!r}")
-    return made
+    return recipe

@@ -110,7 +110,7 @@ FIRST = r'subject "array", window \[0:4, 0:4, 0:4\]'
         (constant(1)[..., :2], [[0, 0, 0, 4, 4, 4]], FIRST + r".*not \(1, 1, 4, 4, 2\)"),
         (constant(1)[0], [[0, 0, 0, 4, 4, 4]], FIRST + r".*not \(1, 4, 4, 4\)"),
         (constant(1)[:, :0], [[0, 0, 0, 4, 4, 4]], FIRST + r".*not \(1, 0, 4, 4, 4\)"),
-        (constant(1).int(), [[0, 0, 0, 4, 4, 4]], FIRST + '.*int32 cannot be weighed: .*crop'),
+        (constant(1).int(), [[0, 0, 0, 4, 4, 4]], FIRST + ".*int32 cannot be weighed: .*crop"),
         (constant(1).to(torch.complex64), [[0, 0, 0, 4, 4, 4]], FIRST + ".*real numbers"),
         (constant(1).numpy(), [[0, 0, 0, 4, 4, 4]], FIRST + ".*must be a tensor .*not a ndarray"),
         (None, [[0, 0, 0, 4, 4, 4]], FIRST + ".*not None"),

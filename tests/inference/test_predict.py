@@ -67,7 +67,8 @@ def test_probabilities_are_the_softmax_or_the_sigmoid_of_the_stitched_logits() -
     expected = 1 / (1 + np.exp(-IMAGE))
     np.testing.assert_allclose(pf.predict(nn.Identity(), IMAGE, **arguments), expected, atol=1e-6)
     np.testing.assert_allclose(pf.predict(two_classes, IMAGE, **arguments), np.concatenate([1 - expected, expected]), atol=1e-6)
-    np.testing.assert_allclose(pf.predict(nn.Identity(), IMAGE, activation="softmax", **arguments), np.ones_like(IMAGE))
+    with pytest.raises(ArgumentError, match="the softmax of one channel is 1 everywhere"):
+        pf.predict(nn.Identity(), IMAGE, activation="softmax", **arguments)
     np.testing.assert_allclose(pf.predict(two_classes, IMAGE, activation="sigmoid", **arguments)[0], np.full_like(IMAGE[0], 0.5))
     np.testing.assert_array_equal(pf.predict(nn.Identity(), IMAGE, activation="none", **arguments), IMAGE)
 
@@ -201,6 +202,16 @@ def test_channels_are_written_as_the_fourth_axis(tmp_path) -> None:
     np.testing.assert_array_equal(written, probabilities.numpy().transpose(1, 2, 3, 0))
 
 
+def test_a_model_may_return_the_same_memory_each_time() -> None:
+    room = torch.empty(1, 1, 6, 5, 8)
+
+    def model(x: torch.Tensor) -> torch.Tensor:
+        return room.copy_(x)
+
+    logits = pf.predict(model, make_subject(), output="logits", overlap_mode="crop", **SIZES)
+    np.testing.assert_array_equal(logits.numpy(), IMAGE)
+
+
 class _Turns:
     """Returns something else the second time."""
 
@@ -246,6 +257,10 @@ def test_what_a_model_must_not_return(tmp_path, second, message: str) -> None:
         ({"images": ["image", "image"]}, ArgumentError, "each once"),
         ({"images": ["t2"]}, UnknownNameError, "t2"),
         ({"path": "out.nrrd"}, ArgumentError, r"out\.nrrd: volumes are written as NIfTI or HDF5"),
+        ({"path": {"a": "x.nii", "b": "./x.nii"}}, ArgumentError, "one file for two outputs"),
+        ({"path": ["x.nii"]}, ArgumentError, "path must be a file"),
+        ({"label_names": ["a"]}, ArgumentError, "label_names must give each label value its name"),
+        ({"scale": 0.5, "patch_size": 6, "views": [pf.augment.RandomFlip()]}, ArgumentError, "leave scale at 1"),
         ({"path": "missing/out.nii"}, ArgumentError, "there is no folder missing"),
     ],
 )

@@ -92,8 +92,21 @@ def test_a_folder_of_other_predictions_is_refused(tmp_path) -> None:
     pf.predict_subjects(two_classes, make_subjects(1), tmp_path, **SIZES)
     with pytest.raises(InferenceError, match=r's0\.json: subject "s0" was predicted with other settings \(mirror_axes\)'):
         pf.predict_subjects(two_classes, make_subjects(1), tmp_path, mirror_axes=(0,), **SIZES)
+    with pytest.raises(InferenceError, match=r"other settings \(mask\)"):
+        pf.predict_subjects(two_classes, make_subjects(1), tmp_path, masks={"s0": pf.PatchLocation((0, 0, 0), (3, 3, 3))}, **SIZES)
+    with pytest.raises(InferenceError, match=r"other settings \(grid\)"):
+        pf.predict_subjects(two_classes, make_subjects(1), tmp_path, grids={"s0": make_subjects(1)[0]}, **SIZES)
     with pytest.raises(InferenceError, match="checkpoint"):
         pf.predict_subjects(two_classes, make_subjects(1), tmp_path, made_with={"checkpoint": "b"}, **SIZES)
+
+
+def test_a_sidecar_of_the_user_is_kept_and_what_is_none_refused(tmp_path) -> None:
+    (tmp_path / "out.json").write_text('{"EchoTime": 0.03}')
+    pf.predict(two_classes, make_subjects(1)[0], path=tmp_path / "out.nii.gz", label_names={1: "liver"}, **SIZES)
+    assert json.loads((tmp_path / "out.json").read_text()) == {"EchoTime": 0.03, "labels": {"1": "liver"}}
+    (tmp_path / "other.json").write_text("notes")
+    with pytest.raises(ImageFileError, match=r"other\.json holds something else"):
+        pf.predict(two_classes, make_subjects(1)[0], path=tmp_path / "other.nii.gz", label_names={1: "liver"}, **SIZES)
 
 
 def test_names_that_cannot_be_files_or_come_twice_are_refused(tmp_path) -> None:

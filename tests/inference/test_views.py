@@ -210,5 +210,18 @@ def test_mirrors_work_at_other_resolutions_and_recipes_say_that_they_do_not() ->
     pool, options = nn.AvgPool3d(2), {"patch_size": 4, "scale": 0.5, "output": "logits", "progress": False}
     expected = pool(torch.from_numpy(volume)).numpy()
     np.testing.assert_allclose(pf.predict(pool, volume, mirror_axes=(0, 1, 2), **options).numpy(), expected, rtol=0, atol=2e-6)
-    with pytest.raises(ArgumentError, match="views by recipes need predictions of the windows' size"):
+    with pytest.raises(ArgumentError, match="views need predictions of the windows' size"):
         pf.predict(pool, volume, views=VIEWS[:1], **options)
+
+
+def test_a_transform_alone_reads_outside_the_volume_as_predict_does() -> None:
+    seen = []
+
+    def model(x: torch.Tensor) -> torch.Tensor:
+        seen.append((x.min().item(), x.max().item()))
+        return x
+
+    pf.predict(
+        model, np.zeros((1, 4, 4, 4), np.float32), patch_size=6, fill=-7, views=[pf.augment.RandomFlip(axes=(0,), p=1)], progress=False
+    )
+    assert seen == [(-7, 0), (-7, 0)]

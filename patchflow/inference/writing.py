@@ -1,0 +1,135 @@
+"""Predictions that others make, batch by batch, on their way to files: stitched in a thread of their own, subject after subject."""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from itertools import groupby
+from typing import Any
+
+import torch
+
+from patchflow.errors import InferenceError
+from patchflow.geometry.location import PatchLocation
+from patchflow.geometry.space import VoxelGrid
+from patchflow.inference.folder import PredictionFolder
+from patchflow.inference.grid import GridSampler
+from patchflow.inference.memory import Budget
+from patchflow.inference.outputs import probabilities
+from patchflow.inference.settings import Settings, named_outputs, setting_of, values_of
+from patchflow.inference.stitching import Stitching
+
+
+class SubjectWriter:
+    """Takes what a model returned for batches of windows, and writes a subject's files when its last window has come.
+
+    While one batch is stitched another one may be predicted, and no more: `add` waits until the batch before is done. So what is held are
+    the slices in work of a subject or two, and two batches.
+
+    Args:
+        grids: the windows of each subject, by name.
+        settings: what becomes of predictions.
+        kept: the folder that they go to.
+        targets: voxel grids for the results of some subjects, which keep their own otherwise.
+        budget: what may be held in memory.
+        done: subjects that are not to be written again.
+    """
+
+    def __init__(
+        self,
+        grids: Mapping[str, GridSampler],
+        settings: Settings,
+        kept: PredictionFolder,
+        targets: Mapping[str, VoxelGrid],
+        budget: Budget,
+        done: Sequence[str] = (),
+    ) -> None:
+        self._grids, self._settings, self._kept, self._targets, self._budget = grids, settings, kept, targets, budget
+        self._finished = set(done)
+        self._begun: dict[str, Stitching] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="patchflow-stitch")
+        self._waiting: deque[Future[None]] = deque()
+        self._first = True  # what is wrong with the first predictions is to be known before there are more
+
+    def add(self, returned: Any, subjects: Sequence[str], locations: torch.Tensor) -> None:
+        """Take the predictions of some windows.
+
+        Args:
+            returned: a tensor (B, C, i, j, k) of any device, or several in a dict, or in a tuple or list.
+            subjects: the subject of each row.
+            locations: int64 (B, 6), start then stop.
+
+        Raises:
+            InferenceError: for predictions of this batch or the one before that cannot be stitched; names the subject and the window.
+            ImageFileError: if a file cannot be written.
+        """
+        if isinstance(returned, Mapping):
+            returned = {str(name): self._ready(output, str(name)) for name, output in returned.items()}
+        elif isinstance(returned, (tuple, list)):
+            returned = {str(number): self._ready(output, str(number)) for number, output in enumerate(returned)}
+        else:
+            returned = self._ready(returned, "")
+        nbytes = sum(part.nbytes for part in values_of(returned) if isinstance(part, torch.Tensor))
+        self._waiting.append(self._thread.submit(self._stitch, returned, list(subjects), locations))
+        del returned  # so that it is gone when it is stitched
+        while self._waiting and (self._first or len(self._waiting) > 1 or self._budget.one_at_a_time(nbytes)):
+            self._waiting.popleft().result()
+        self._first = False
+
+    def close(self) -> list[str]:
+        """Wait until all that came is stitched; gives the subjects of which windows are missing, and leaves no file of theirs.
+
+        Raises:
+            InferenceError, ImageFileError: see `add`.
+        """
+        while self._waiting:
+            self._waiting.popleft().result()
+        unfinished = list(self._begun)
+        self.abort()
+        return unfinished
+
+    def abort(self) -> None:
+        """Give up; no file is left of subjects that are not whole."""
+        self._thread.shutdown(cancel_futures=True)  # waits for the batch in work, which writes to what is aborted
+        self._waiting.clear()
+        while self._begun:
+            self._begun.popitem()[1].abort()
+
+    def _ready(self, output: Any, name: str) -> Any:
+        """Probabilities, if those are what is averaged, made where the prediction is; what is no prediction is refused when stitched."""
+        if not self._settings.ready or not isinstance(output, torch.Tensor) or output.ndim != 5 or not output.dtype.is_floating_point:
+            return output
+        activation = self._settings.activation
+        if isinstance(activation, Mapping) and name not in activation:
+            return output
+        return probabilities(output.float(), setting_of(activation, name), dim=1)
+
+    def _stitch(self, returned: Any, subjects: list[str], locations: torch.Tensor) -> None:
+        places = [PatchLocation.from_array(row) for row in locations.detach().cpu().numpy()]
+        if len(places) != len(subjects):
+            raise InferenceError(f"a batch names {len(subjects)} subjects and {len(places)} locations: leave both as the batch came")
+        outputs, row = named_outputs(returned, subjects[0], places), 0
+        for subject, members in groupby(subjects):
+            number = len(list(members))
+            if subject not in self._finished:
+                rows = {name: _rows(value, row, row + number, len(places)) for name, value in outputs.items()}
+                self._add(subject, rows, places[row : row + number])
+            row += number
+
+    def _add(self, subject: str, outputs: Mapping[str, Any], places: Sequence[PatchLocation]) -> None:
+        if subject not in self._grids:
+            raise InferenceError(f'a batch holds subject "{subject}", which is none of those that are to be predicted')
+        if subject not in self._begun:
+            grid, target = self._grids[subject], self._targets.get(subject)
+            self._begun[subject] = Stitching(grid, self._settings, target, partial(self._kept.path, subject), None, self._budget)
+        stitching = self._begun[subject]
+        stitching.add(outputs, places)
+        if stitching.complete:
+            self._kept.done(subject, stitching.finish())
+            self._finished.add(subject)
+            del self._begun[subject]
+
+
+def _rows(value: Any, first: int, last: int, number: int) -> Any:
+    """The rows of one subject; what is no batch is left for the aggregator to refuse."""
+    return value[first:last] if isinstance(value, torch.Tensor) and value.ndim > 0 and len(value) == number else value
