@@ -23,7 +23,7 @@ from patchflow.inference.outputs import Activation, Average, Output
 from patchflow.inference.plan import Plan
 from patchflow.inference.settings import Settings
 from patchflow.inference.sources import GridLike, as_voxel_grid
-from patchflow.inference.writing import SubjectWriter
+from patchflow.inference.writing import SubjectWriter, grid_record
 from patchflow.loading.memory import parse_size
 from patchflow.notices import say
 from patchflow.types import ScaleLike, SizeLike, count
@@ -103,9 +103,9 @@ class PredictionWriter(Callback):
             InferenceError: if the folder holds predictions made with something else.
             ArgumentError: if it cannot be made.
         """
-        more = {"suffix": self.suffix, "grids": sorted(self._targets), "weights": weights_digest(model)}
+        more = {"suffix": self.suffix, "weights": weights_digest(model)}
         self._kept = PredictionFolder(self.folder, self.suffix, self.settings.record() | dict(record) | more, self.settings.label_names)
-        return [name for name in subjects if self._kept.is_done(name)]
+        return [name for name in subjects if self._kept.is_done(name, grid_record(self._targets.get(name)))]
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin; Lightning is told not to keep predictions."""
@@ -117,7 +117,7 @@ class PredictionWriter(Callback):
         if self._kept is None:  # the data module has not asked
             self.finished([], pl_module, batches.record)
         assert self._kept is not None
-        done = [name for name in batches.grids if self._kept.is_done(name)]
+        done = [name for name in batches.grids if self._kept.is_done(name, grid_record(self._targets.get(name)))]
         self._writer = SubjectWriter(batches.grids, self.settings, self._kept, self._targets, self._budget, done)
         kept = trainer.predict_loop.return_predictions
         trainer.predict_loop.return_predictions = False
@@ -125,7 +125,7 @@ class PredictionWriter(Callback):
             if kept:
                 say(f"predictions are written to {self.folder} and not kept in memory too: trainer.predict returns None")
             grid = next(iter(batches.grids.values()))
-            say(describe_needs(grid, self.settings, Work(batches.batch_size), self._targets.get(grid.name)))
+            say(describe_needs(grid, self.settings, Work(batches.batch_size), self._budget, self._targets.get(grid.name)))
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0

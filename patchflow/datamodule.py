@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
@@ -155,7 +156,7 @@ class PatchDataModule(LightningDataModule):
         self.val_cache: Cache | None = None
         self.predict_cache: Cache | None = None
         if predict is not None:
-            self.plan()  # says now what it would refuse later
+            self.plan().grid(np.zeros((1, 1, 1, 1), np.float32))  # says now what it would refuse later
         self._stream: EndlessQueue | None = None
         self._stream_of: object = None
         self._val_queue: Queue | None = None

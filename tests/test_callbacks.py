@@ -56,9 +56,7 @@ def test_files_are_those_of_predict(tmp_path, small_cache, average):
     assert {len(names) for names in model.seen[:-1]} == {4}
     assert any(len(set(names)) == 2 for names in model.seen)  # batches reach from one subject into the next
     for entry in small_cache:
-        file = pf.predict(
-            Mixer(), entry, patch_size=SIZE, average=average, path=tmp_path / "one.nii.gz", progress=False, label_names=NAMES
-        )
+        file = pf.predict(Mixer(), entry, patch_size=SIZE, average=average, path=tmp_path / "one.nii.gz", progress=False, label_names=NAMES)
         assert (tmp_path / "out" / f"{entry.name}.nii.gz").read_bytes() == file.read_bytes()
         record = json.loads((tmp_path / "out" / f"{entry.name}.json").read_text())
         assert record["labels"] == {"1": "liver", "2": "spleen"}
@@ -83,7 +81,7 @@ def test_several_outputs_scales_and_grids(tmp_path, small_cache):
 
     paths = {name: tmp_path / f"{name}.nii" for name in ("tissue", "coarse")}
     with torch.inference_mode():
-        pf.predict(two, entry, patch_size=SIZE, grid=finer, path=paths, progress=False, **settings)
+        pf.predict(two, entry, patch_size=SIZE, batch_size=4, grid=finer, path=paths, progress=False, **settings)
     for name, path in paths.items():
         assert volume(tmp_path / "out" / f"s0_{name}.nii").shape[:3] == (28, 34, 24)
         assert (tmp_path / "out" / f"s0_{name}.nii").read_bytes() == path.read_bytes()
@@ -93,8 +91,8 @@ def test_masks_overlap_and_the_images_that_batches_hold(tmp_path):
     subjects = make_subjects(2)
     cache = pf.build_cache(subjects, tmp_path / "cache", progress=False)
     data = batches(cache, predict_mask="label", predict_overlap=0, patch_size=4, outside="border")
-    model = predict(tmp_path, data)
     first = next(iter(data.predict_dataloader()))
+    model = predict(tmp_path, data)
     assert set(first) == {"image", "location", "index", "subject"}
     windows = [len(pf.GridSampler(entry, 4, mask="label")) for entry in cache]
     assert len(list(chain.from_iterable(model.seen))) == sum(windows)
@@ -103,7 +101,7 @@ def test_masks_overlap_and_the_images_that_batches_hold(tmp_path):
         np.testing.assert_array_equal(volume(tmp_path / "out" / f"{entry.name}.nii.gz"), whole[0])
 
 
-def test_what_was_finished_before_an_interruption_is_not_predicted_again(tmp_path, small_cache, capsys):
+def test_what_was_finished_before_an_interruption_is_not_predicted_again(tmp_path, small_cache, caplog):
     windows = [len(pf.GridSampler(entry, SIZE, [4, 3, 5])) for entry in small_cache]
     stop = (windows[0] + windows[1] // 2) // 4  # in the middle of the second subject
 
@@ -117,7 +115,7 @@ def test_what_was_finished_before_an_interruption_is_not_predicted_again(tmp_pat
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["s0.json", "s0.nii.gz"]
     before = (tmp_path / "out" / "s0.nii.gz").stat().st_mtime_ns
     model = predict(tmp_path, batches(small_cache))
-    assert "1 of 4 subjects were predicted before" in capsys.readouterr().err
+    assert "1 of 4 subjects were predicted before" in caplog.text
     assert [name for names in model.seen for name in names] == list(
         chain.from_iterable([entry.name] * number for entry, number in zip(list(small_cache)[1:], windows[1:], strict=True))
     )
@@ -141,8 +139,8 @@ def test_a_folder_of_other_predictions_is_refused(tmp_path, small_cache, change,
     model = Mixer()
     with torch.no_grad():
         model.net[0].bias += change.pop("bias", 0)
-    data = batches(cache, **{"patch_size": change.pop("patch_size", SIZE)})
-    with pytest.raises(pf.InferenceError, match=rf's0.*other settings \({named}\)'):
+    data = batches(cache, patch_size=change.pop("patch_size", SIZE))
+    with pytest.raises(pf.InferenceError, match=rf"s0.*other settings \({named}\)"):
         predict(tmp_path, data, model, **change)
 
 
@@ -163,10 +161,10 @@ def test_predictions_that_cannot_be_stitched_are_errors_and_leave_no_file(tmp_pa
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_subjects_that_were_cut_short_have_no_file(tmp_path, small_cache, capsys):
+def test_subjects_that_were_cut_short_have_no_file(tmp_path, small_cache, caplog):
     trainer = quiet_trainer(tmp_path, callbacks=[pf.PredictionWriter(tmp_path / "out")], limit_predict_batches=3)
     trainer.predict(Mixer(), batches(small_cache))
-    told = capsys.readouterr().err
+    told = caplog.text
     assert "not kept in memory too: trainer.predict returns None" in told
     assert "not all windows of s0 were predicted" in told
     assert list((tmp_path / "out").iterdir()) == []
@@ -369,19 +367,33 @@ def test_a_truth_of_more_labels_and_a_model_of_several_outputs_are_refused(tmp_p
     assert scores == pytest.approx(numpy_dice(small_cache), abs=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:You passed in a `val_dataloader` but have no `validation_step`")
 def test_what_lightning_would_leave_out_in_silence_is_an_error(tmp_path, small_cache, small_sampler):
     class Untested(Mixer):
         validation_step = LightningModule.validation_step
 
-    data = pf.PatchDataModule(small_cache, small_cache, sampler=small_sampler)
+    trainer = quiet_trainer(tmp_path, callbacks=[pf.WholeVolumeDice(3)], max_epochs=1)
     with pytest.raises(pf.ArgumentError, match="Untested has no validation_step"):
-        quiet_trainer(tmp_path, callbacks=[pf.WholeVolumeDice(3)], max_epochs=1).fit(Untested(), data)
+        trainer.fit(Untested(), pf.PatchDataModule(small_cache, small_cache, sampler=small_sampler))
     with pytest.raises(pf.ArgumentError, match=r"PatchDataModule\(val=...\)"):
-        data = pf.PatchDataModule(small_cache, sampler=small_sampler)
-        quiet_trainer(tmp_path, callbacks=[pf.WholeVolumeDice(3)], max_epochs=1).fit(Untested(), data)
-    with pytest.raises(pf.ArgumentError, match="give that to trainer.predict, and no other batches"):
-        loader = [{"image": torch.zeros(1, 2, 8, 8, 8)}]
-        quiet_trainer(tmp_path, callbacks=[pf.PredictionWriter(tmp_path)]).predict(Mixer(), loader)
+        trainer.fit(Untested(), pf.PatchDataModule(small_cache, sampler=small_sampler))
+    trainer = quiet_trainer(tmp_path, callbacks=[pf.PredictionWriter(tmp_path)])
+    with pytest.raises(pf.ArgumentError, match=r"give that to trainer\.predict, and no other batches"):
+        trainer.predict(Mixer(), torch.utils.data.DataLoader(torch.zeros(1, 2, 8, 8, 8)))
+
+
+def test_a_model_that_writes_where_it_wrote_before_does_not_run_ahead(tmp_path, small_cache):
+    class Reuses(Mixer):
+        room = torch.empty(4, 3, *SIZE)
+
+        def predict_step(self, batch):
+            prediction = self(batch["image"])
+            return self.room[: len(prediction)].copy_(prediction)
+
+    predict(tmp_path, batches(small_cache), Reuses(), output="logits", suffix=".h5")
+    predict(tmp_path / "again", batches(small_cache), output="logits", suffix=".h5")
+    for name in small_cache.names:
+        assert (tmp_path / "out" / f"{name}.h5").read_bytes() == (tmp_path / "again" / "out" / f"{name}.h5").read_bytes()
 
 
 @pytest.mark.parametrize(

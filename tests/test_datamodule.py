@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
-from lightning_runs import Recorder, fingerprint, quiet_trainer
+from lightning_runs import Mixer, Recorder, fingerprint, quiet_trainer
 from patch_transforms import add_uniform
 from small_subjects import make_subjects
 
@@ -239,11 +239,43 @@ def test_the_queue_of_the_run_can_be_asked(tmp_path, small_cache, small_sampler,
         ({"val": []}, "val must be a list of subjects"),
         ({"val_mode": "windows"}, 'val_mode must be "grid" or "queue"'),
         ({"train": "folder", "preprocess": pf.Pipeline([])}, "preprocess is for subjects, before they are cached"),
+        ({"train": None}, "there are no subjects: give train, val or predict"),
+        ({"train": "folder", "sampler": None}, "training needs a sampler"),
+        ({"predict": "folder", "predict_overlap": 8.5}, "patch_overlap is counted in voxels"),
+        ({"predict": "folder", "outside": "nothing"}, 'outside must be "constant"'),
+        ({"predict": "folder", "sampler": None, "train": None}, "windows need a size: give patch_size="),
+        ({"predict": 5}, "predict must be a list of subjects"),
     ],
 )
 def test_arguments_that_cannot_be_used_are_refused(small_sampler, settings, message):
     with pytest.raises(pf.ArgumentError, match=message):
         pf.PatchDataModule(**{"train": "folder", "sampler": small_sampler, **settings})
+
+
+def test_prediction_alone_needs_neither_training_subjects_nor_a_sampler(tmp_path, small_cache):
+    data = pf.PatchDataModule(predict=small_cache, patch_size=SIZE, batch_size=3, fill={"image": -3})
+    data.setup("predict")
+    batches = list(data.predict_dataloader())
+    assert {len(batch["index"]) for batch in batches[:-1]} == {3}
+    boxes = [(name, tuple(box)) for batch in batches for name, box in zip(batch["subject"], batch["location"].tolist(), strict=True)]
+    grids = [pf.GridSampler(entry, SIZE, (4, 3, 5)) for entry in small_cache]
+    assert boxes == [(grid.name, tuple(box)) for grid in grids for box in grid.locations.tolist()]
+    with pytest.raises(pf.ArgumentError, match="no subjects to train: give train="):
+        fit(tmp_path, data, max_epochs=1)
+    with pytest.raises(pf.ArgumentError, match="no subjects to predict: give predict="):
+        module(small_cache, pf.UniformSampler(8)).predict_dataloader()
+
+
+def test_each_stage_builds_its_own_caches(tmp_path, small_sampler):
+    subjects = make_subjects()
+    given = {"sampler": small_sampler, "cache_dir": tmp_path / "c", "samples_per_volume": 1}
+    data = pf.PatchDataModule(subjects[:2], subjects[2:3], predict=subjects[3:], **given)
+    quiet_trainer(tmp_path).predict(Mixer(), data, return_predictions=False)
+    assert [path.name for path in (tmp_path / "c").iterdir()] == ["predict"]
+    assert data.predict_cache.names == ("s3",)
+    assert data.train_cache is None
+    fit(tmp_path, data, max_epochs=1)
+    assert (data.train_cache.names, data.val_cache.names) == (("s0", "s1"), ("s2",))
 
 
 def test_two_processes_under_ddp_share_each_step_and_resume(tmp_path, small_cache, small_sampler):

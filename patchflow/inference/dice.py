@@ -64,7 +64,7 @@ class ScoredSubject(Stitching):
         for aggregator in self._aggregators.values():
             aggregator.check_complete()
         assert self._score is not None  # a grid has a window
-        scores: torch.Tensor = self._score.compute()
+        scores: torch.Tensor = self._score.compute().reshape(-1)  # torchmetrics makes one class a scalar
         self._aggregators = {}
         return scores
 

@@ -17,7 +17,7 @@ from torch import nn
 from tqdm import tqdm
 
 from patchflow.geometry.location import PatchLocation
-from patchflow.inference.checks import describe
+from patchflow.inference.checks import describe, memory_of, rows_of
 from patchflow.inference.grid import GridSampler
 from patchflow.inference.memory import AHEAD
 from patchflow.inference.sources import find_image
@@ -87,7 +87,9 @@ class Engine:
                     bar.set_description(subject.grid.name, refresh=False)
                     outputs = self._predicted(batch) if batch.windows else {}
                     nbytes = sum(value.nbytes for value in outputs.values() if isinstance(value, torch.Tensor))
-                    waits = waits or bool(_memory(kept) & _memory(outputs))  # a model that writes where it wrote before must not run ahead
+                    waits = waits or bool(
+                        memory_of(kept) & memory_of(outputs)
+                    )  # it writes where it wrote before
                     kept = outputs if first else {}
                     batch.room, batch.seen = torch.empty(0), []  # not held while the predictions are stitched
                     waiting.append(stitching.submit(_stitch, batch, outputs))
@@ -213,11 +215,6 @@ def ahead(items: Iterator[Item], number: int) -> Iterator[Item]:
             pool.shutdown(cancel_futures=True)
 
 
-def _memory(outputs: Mapping[str, Any]) -> set[int]:
-    """Where the values of some outputs lie."""
-    return {value.untyped_storage().data_ptr() for value in outputs.values() if isinstance(value, torch.Tensor)}
-
-
 def _finished(waiting: deque[Future[list[tuple[Stitching, Results]]]], begun: list[Stitching]) -> list[tuple[Stitching, Results]]:
     """Subjects that the oldest batch completes; they are begun no more, so that their volumes can go."""
     finished = waiting.popleft().result()
@@ -233,15 +230,10 @@ def _stitch(batch: WindowBatch, outputs: Mapping[str, Any]) -> list[tuple[Stitch
     row = 0
     for subject, members in groupby(batch.windows, key=lambda window: window[0]):
         places = [place for _, place in members]
-        subject.add({name: _rows(value, row, row + len(places), len(batch.windows)) for name, value in outputs.items()}, places)
+        subject.add({name: rows_of(value, row, row + len(places), len(batch.windows)) for name, value in outputs.items()}, places)
         row += len(places)
     of_batch = dict.fromkeys(subject for subject, _ in [*batch.windows, *batch.skipped])
     return [(subject, subject.finish()) for subject in of_batch if subject.complete]
-
-
-def _rows(value: Any, first: int, last: int, number: int) -> Any:
-    """The rows of one subject; what is no batch is left for the aggregator to refuse."""
-    return value[first:last] if isinstance(value, torch.Tensor) and value.ndim > 0 and len(value) == number else value
 
 
 _LOCK = Lock()

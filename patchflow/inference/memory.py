@@ -91,20 +91,21 @@ def per_channel(tiling: Tiling, mode: OverlapMode, bricks: bool, work: Work) -> 
     return voxels * int(np.dtype(sum_dtype(tiling, mode)).itemsize) + in_flight * _FLOAT
 
 
-def describe_needs(grid: GridSampler, settings: Settings, work: Work, target: VoxelGrid | None, in_memory: bool = False) -> str:
+def describe_needs(
+    grid: GridSampler, settings: Settings, work: Work, budget: Budget, target: VoxelGrid | None, in_memory: bool = False
+) -> str:
     """What a prediction takes beside the model and its input, as a sentence; nothing but a result in memory depends on I."""
     inputs = sum(find_image(grid.source, name).shape[0] for name in grid.keys)
     fixed = (AHEAD + 2) * work.batch_size * (1 + work.recipes) * inputs * prod(grid.patch_size) * _FLOAT + PIECE_BYTES
-    bricks = settings.by_bricks and target is None
     tilings = [grid.tiling.scaled(fraction3(scale, "scale")) for scale in values_of(settings.scale)]
-    each = max(per_channel(tiling, settings.overlap_mode, bricks, work) for tiling in tilings)
+    each = max(per_channel(tiling, settings.overlap_mode, False, work) for tiling in tilings)
     if target is not None:
         each += 2 * _FLOAT * prod(target.shape[1:])
-    (_, j, k), (thick, width, _) = grid.source.shape, grid.patch_size
-    voxels = f"{k} x (overlap x {j} + step x {width})" if bricks else f"{thick} x {j} x {k}"
+    (_, j, k), (thick, _, _) = grid.source.shape, grid.patch_size
     batches = f"{3 if work.averaged else 2} batches of {work.batch_size} x {' x '.join(map(str, grid.patch_size))}"
     result = f", and the result: {size(prod(grid.source.shape if target is None else target.shape))} a byte" if in_memory else ""
     return (
         f"{grid.name}: {len(grid)} windows; memory beside model and image: {size(fixed)} to read and finish, and for each channel that the "
-        f"model returns {size(each)} ({voxels} voxels in work, and {batches}){result}"
+        f"model returns {size(each)} ({thick} x {j} x {k} voxels in work, and {batches}); above {size(budget.bytes)}, a file holds "
+        f"what is in work{result}"
     )

@@ -97,7 +97,9 @@ def predict(
         path: a file to write, .nii, .nii.gz or .h5, with the affine of the results' grid; it appears under this name only when it is whole.
             For a model of several outputs a dict of paths by output name.
         label_names: label value to its name, kept beside the file, in JSON: out.json for out.nii.gz.
-        memory_budget: bytes, or text such as "2GiB": slices in work that exceed it go to a scratch file. None for a quarter of the memory.
+        memory_budget: bytes, or text such as "2GiB", for slices in work and predictions in flight. Where they exceed it, what is done of
+            a slice leaves before the rest (labels and probabilities on the source's own grid), which takes less memory and more time; and
+            where that is not enough, a scratch file holds the slices in work. None for a quarter of the machine's memory.
         scratch_dir: where that file lies, on a disk; None for the folder of `path`, or the system's for temporary files.
         seed: of the parameters of `views`.
         progress: whether to show a progress bar, and say before how much memory it takes.
@@ -142,7 +144,7 @@ def predict(
     target = None if grid is None else as_voxel_grid(grid)
     stitching = Stitching(windows, plan.settings, target, paths, path, plan.budget)
     if progress:
-        say(describe_needs(windows, plan.settings, plan.work, target, in_memory=path is None))
+        say(describe_needs(windows, plan.settings, plan.work, plan.budget, target, in_memory=path is None))
     ((_, results),) = engine.run([stitching], len(windows))
     for file in values_of(results):
         if isinstance(file, Path) and plan.label_names:

@@ -68,11 +68,6 @@ class Settings:
         i, j, k = (lcm(*(scale[axis].denominator for scale in scales)) for axis in range(3))
         return i, j, k
 
-    @property
-    def by_bricks(self) -> bool:
-        """Whether all outputs are made voxel by voxel, so that parts of slabs can leave."""
-        return all(output in ("labels", "probabilities") for output in values_of(self.output))
-
     def record(self) -> dict[str, Any]:
         """What tells predictions apart, as plain JSON values: functions by their code."""
         parts = {name: getattr(self, name) for name in ("overlap_mode", "output", "activation", "scale", "average")}

@@ -115,9 +115,11 @@ class Stitching:
             chain = OutputChain(self.grid.name, kind, activation, self._settings.ready, grid, target, path)
             self._chains[name] = chain
             channels = output.shape[1] if isinstance(output, torch.Tensor) and output.ndim == 5 else 1
-            needs = channels * per_channel(self.grid.tiling.scaled(factors), mode, chain.takes_bricks, Work())
-            scratch = self.budget.scratch(needs, path)
-            taker: Any = {"on_brick": chain.take} if chain.takes_bricks else {"on_slab": chain}
+            tiling = self.grid.tiling.scaled(factors)
+            slabs, bricks = (channels * per_channel(tiling, mode, bricks, Work()) for bricks in (False, True))
+            tight = chain.takes_bricks and slabs > self.budget.bytes  # bricks take less memory, and more time
+            scratch = self.budget.scratch(bricks if tight else slabs, path)
+            taker: Any = {"on_brick": chain.take} if tight else {"on_slab": chain}
             self._aggregators[name] = GridAggregator(self.grid, mode, scale=scale, scratch_dir=scratch, **taker)
         for window in self._skipped:
             self.skip(window)

@@ -129,7 +129,7 @@ def _stitchings(sources: Iterable[SourceLike], plan: Plan, kept: PredictionFolde
         name = source.name  # type: ignore[union-attr]  # arrays were refused
         grid, target = plan.grid(source, where.mask(name)), where.target(name)
         if not told:
-            say(describe_needs(grid, plan.settings, plan.work, target))
+            say(describe_needs(grid, plan.settings, plan.work, plan.budget, target))
             told = True
         yield Stitching(grid, plan.settings, target, partial(kept.path, name), None, plan.budget)
 

@@ -12,6 +12,7 @@ import torch
 from patchflow.errors import InferenceError
 from patchflow.geometry.location import PatchLocation
 from patchflow.geometry.space import VoxelGrid
+from patchflow.inference.checks import memory_of, rows_of
 from patchflow.inference.folder import PredictionFolder
 from patchflow.inference.grid import GridSampler
 from patchflow.inference.memory import Budget
@@ -49,6 +50,8 @@ class SubjectWriter:
         self._begun: dict[str, Stitching] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="patchflow-stitch")
         self._waiting: deque[Future[None]] = deque()
+        self._held: Any = None
+        self._waits = False
         self._first = True  # what is wrong with the first predictions is to be known before there are more
 
     def add(self, returned: Any, subjects: Sequence[str], locations: torch.Tensor) -> None:
@@ -70,9 +73,13 @@ class SubjectWriter:
         else:
             returned = self._ready(returned, "")
         nbytes = sum(part.nbytes for part in values_of(returned) if isinstance(part, torch.Tensor))
+        self._waits = self._waits or bool(
+            memory_of(self._held) & memory_of(returned)
+        )  # it writes where it wrote before
+        self._held = returned if self._first else None
         self._waiting.append(self._thread.submit(self._stitch, returned, list(subjects), locations))
         del returned  # so that it is gone when it is stitched
-        while self._waiting and (self._first or len(self._waiting) > 1 or self._budget.one_at_a_time(nbytes)):
+        while self._waiting and (self._first or self._waits or len(self._waiting) > 1 or self._budget.one_at_a_time(nbytes)):
             self._waiting.popleft().result()
         self._first = False
 
@@ -112,7 +119,7 @@ class SubjectWriter:
         for subject, members in groupby(subjects):
             number = len(list(members))
             if subject not in self._finished:
-                rows = {name: _rows(value, row, row + number, len(places)) for name, value in outputs.items()}
+                rows = {name: rows_of(value, row, row + number, len(places)) for name, value in outputs.items()}
                 self._add(subject, rows, places[row : row + number])
             row += number
 
@@ -125,11 +132,11 @@ class SubjectWriter:
         stitching = self._begun[subject]
         stitching.add(outputs, places)
         if stitching.complete:
-            self._kept.done(subject, stitching.finish())
+            self._kept.done(subject, stitching.finish(), grid_record(self._targets.get(subject)))
             self._finished.add(subject)
             del self._begun[subject]
 
 
-def _rows(value: Any, first: int, last: int, number: int) -> Any:
-    """The rows of one subject; what is no batch is left for the aggregator to refuse."""
-    return value[first:last] if isinstance(value, torch.Tensor) and value.ndim > 0 and len(value) == number else value
+def grid_record(target: VoxelGrid | None) -> dict[str, Any]:
+    """The voxel grid asked for, as plain JSON values."""
+    return {"grid": None if target is None else [list(target.shape), target.affine.tolist()]}

@@ -15,5 +15,7 @@ PEERS = {
     TORCHIO: Contestant("inference.torchio_grid", ""),
 }
 ALL = OURS | PEERS
+TIGHT = {"patchflow, cache, 1 GiB": Contestant("inference.patchflow_predict", "cache gaussian 1GiB")}
+"""With a budget of memory, for many classes."""
 AGAINST = {MONAI: (CACHED, 5.0), NNUNET: (CACHED, 1.0), TORCHIO: (HANN, 3.0)}
 """Each peer's counterpart, which has its window function, and how many times as fast that should be."""
