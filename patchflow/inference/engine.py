@@ -87,9 +87,7 @@ class Engine:
                     bar.set_description(subject.grid.name, refresh=False)
                     outputs = self._predicted(batch) if batch.windows else {}
                     nbytes = sum(value.nbytes for value in outputs.values() if isinstance(value, torch.Tensor))
-                    waits = waits or bool(
-                        memory_of(kept) & memory_of(outputs)
-                    )  # it writes where it wrote before
+                    waits = waits or bool(memory_of(kept) & memory_of(outputs))  # it writes where it wrote before
                     kept = outputs if first else {}
                     batch.room, batch.seen = torch.empty(0), []  # not held while the predictions are stitched
                     waiting.append(stitching.submit(_stitch, batch, outputs))

@@ -73,9 +73,7 @@ class SubjectWriter:
         else:
             returned = self._ready(returned, "")
         nbytes = sum(part.nbytes for part in values_of(returned) if isinstance(part, torch.Tensor))
-        self._waits = self._waits or bool(
-            memory_of(self._held) & memory_of(returned)
-        )  # it writes where it wrote before
+        self._waits = self._waits or bool(memory_of(self._held) & memory_of(returned))  # it writes where it wrote before
         self._held = returned if self._first else None
         self._waiting.append(self._thread.submit(self._stitch, returned, list(subjects), locations))
         del returned  # so that it is gone when it is stitched
