@@ -216,7 +216,7 @@ class GridAggregator:
             return
         self._first = window, values.dtype
         dtype: Any = values[:0].numpy().dtype if not values.dtype.is_floating_point else sum_dtype(self.tiling, self._modes)
-        self._ring = Ring(values.shape[1], self.depth(), self.tiling.shape, dtype, self._scratch)
+        self._ring = Ring(values.shape[1], self.depth(), self.tiling.shape, dtype, self._scratch, gives_back=self._on_brick is not None)
         self._give_out()  # of the rows that the mask leaves out
 
     def depth(self) -> int:

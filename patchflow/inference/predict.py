@@ -99,7 +99,8 @@ def predict(
         label_names: label value to its name, kept beside the file, in JSON: out.json for out.nii.gz.
         memory_budget: bytes, or text such as "2GiB", for slices in work and predictions in flight. Where they exceed it, what is done of
             a slice leaves before the rest (labels and probabilities on the source's own grid), which takes less memory and more time; and
-            where that is not enough, a scratch file holds the slices in work. None for a quarter of the machine's memory.
+            where that is not enough, a scratch file holds the slices in work. Of probabilities, the last bit may change with it. None for a
+            quarter of the machine's memory.
         scratch_dir: where that file lies, on a disk; None for the folder of `path`, or the system's for temporary files.
         seed: of the parameters of `views`.
         progress: whether to show a progress bar, and say before how much memory it takes.

@@ -32,6 +32,7 @@ class Ring:
         dtype: of the voxels.
         scratch: a folder for a file that holds the slices instead of memory; the file has no name and is gone with the process. None for
             memory.
+        gives_back: whether memory that was cleared goes back to the system until it is used again, which costs time.
 
     Attributes:
         values: (C, depth, J, K), zeros at first.
@@ -40,7 +41,7 @@ class Ring:
         InferenceError: when the scratch file does not fit the disk.
     """
 
-    def __init__(self, channels: int, depth: int, shape: Int3, dtype: Any, scratch: Path | None = None) -> None:
+    def __init__(self, channels: int, depth: int, shape: Int3, dtype: Any, scratch: Path | None = None, gives_back: bool = False) -> None:
         self.depth = depth
         dimensions = (channels, depth, *shape[1:])
         nbytes = prod(dimensions) * np.dtype(dtype).itemsize
@@ -49,7 +50,7 @@ class Ring:
         if scratch is not None:
             with _reserved(nbytes, scratch) as file:
                 self._map = mmap.mmap(file.fileno(), nbytes)  # keeps the file
-        elif sys.platform == "linux" and depth < shape[0]:
+        elif gives_back and sys.platform == "linux":
             self._map = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         if self._map is None:
             self.values = np.zeros(dimensions, dtype)
@@ -70,7 +71,7 @@ class Ring:
             first += count
 
     def clear(self, first: int, stop: int, low: int, high: int) -> None:
-        """Set voxels to 0, to be used again; their memory is given back to the system until then, where it can be."""
+        """Set voxels to 0, to be used again."""
         for _, piece in self.pieces(first, stop, low, high):
             whole = (low, high) == (0, self.values.shape[2])
             for channel in piece:

@@ -84,13 +84,19 @@ class Stitching:
 
         Raises:
             InferenceError: if windows are missing.
-            ImageFileError: if a file cannot be written.
+            ImageFileError: if a file cannot be written; those of outputs before it stay.
         """
-        results: dict[str, torch.Tensor | Path] = {}
-        for name, aggregator in self._aggregators.items():
+        for aggregator in self._aggregators.values():
             aggregator.check_complete()
-            results[name] = self._chains[name].close() if name in self._chains else aggregator.get_output_tensor()
-        self._aggregators, self._chains = {}, {}
+        results: dict[str, torch.Tensor | Path] = {}
+        for name in list(self._aggregators):
+            aggregator = self._aggregators.pop(name)
+            if name not in self._chains:
+                results[name] = aggregator.get_output_tensor()
+                continue
+            del aggregator  # its slices go before the file is closed, which takes memory of its own
+            results[name] = self._chains[name].close()
+        self._chains = {}
         return next(iter(results.values())) if is_single(results) else results
 
     def abort(self) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 import patchflow as pf
 from patchflow.cache import build, make
+from patchflow.files import machine_memory
 from patchflow.images.write import write_nifti
 
 L = pf.PatchLocation
@@ -457,19 +458,19 @@ def test_no_subjects_and_no_subject(tmp_path):
 
 def test_auto_layout_goes_by_memory_and_says_why(tmp_path, monkeypatch, caplog):
     nbytes = 3 * 12 * 10 * 8 * 3  # int16 and uint8 of three subjects
-    monkeypatch.setattr(build, "_memory", lambda: nbytes / 0.6 + 1)
+    monkeypatch.setattr(build, "machine_memory", lambda: nbytes / 0.6 + 1)
     cache = quiet(subjects(), tmp_path / "a")
     assert cache.layout == "contiguous"
     assert cache.layout_reason == "8.4 KiB of voxels fit in 60% of the 14.1 KiB of memory"
     assert f"layout contiguous for {tmp_path / 'a'}: 8.4 KiB" in caplog.text
-    monkeypatch.setattr(build, "_memory", lambda: nbytes / 0.6 - 1)
+    monkeypatch.setattr(build, "machine_memory", lambda: nbytes / 0.6 - 1)
     cache = quiet(subjects(), tmp_path / "b")
     assert cache.layout == "compressed"
     assert "do not fit" in repr(cache)
 
 
 def test_memory_is_that_of_this_machine():
-    assert 2**26 < build._memory() < 2**50
+    assert 2**26 < machine_memory() < 2**50
 
 
 def test_shapes_may_differ_between_subjects(tmp_path):

@@ -287,7 +287,8 @@ def test_slices_beyond_the_budget_go_to_a_scratch_file(tmp_path, caplog) -> None
     options = {"output": "probabilities", "scale": SCALES, "patch_size": 6, "patch_overlap": 2, "progress": False}
     inside = pf.predict(resolutions, SUBJECT, **options)
     outside = pf.predict(resolutions, SUBJECT, memory_budget=1, scratch_dir=tmp_path / "scratch", **options)
-    assert all(torch.equal(inside[name], outside[name]) for name in inside)
+    for name in inside:  # the sums are the same bit for bit; torch's softmax rounds the end of a run of voxels differently
+        torch.testing.assert_close(inside[name], outside[name], rtol=0, atol=1e-6)
     assert caplog.text.count(f"to a scratch file in {tmp_path}/scratch,") == 4
     path = pf.predict(classes, SUBJECT, memory_budget="1 KiB", path=tmp_path / "labels.nii.gz", **OPTIONS)
     np.testing.assert_array_equal(read(path), pf.predict(classes, SUBJECT, **OPTIONS).numpy())
