@@ -53,7 +53,8 @@ class Ring:
         elif gives_back and sys.platform == "linux":
             self._map = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         if self._map is None:
-            self.values = np.zeros(dimensions, dtype)
+            self.values = np.empty(dimensions, dtype)  # not np.zeros, for which NumPy does not ask for large pages
+            self.values.fill(0)
         else:
             self.values = np.frombuffer(self._map, dtype).reshape(dimensions)
 

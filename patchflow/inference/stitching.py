@@ -86,17 +86,12 @@ class Stitching:
             InferenceError: if windows are missing.
             ImageFileError: if a file cannot be written; those of outputs before it stay.
         """
-        for aggregator in self._aggregators.values():
-            aggregator.check_complete()
+        for name in self._aggregators:
+            self._aggregators[name].check_complete()
         results: dict[str, torch.Tensor | Path] = {}
         for name in list(self._aggregators):
-            aggregator = self._aggregators.pop(name)
-            if name not in self._chains:
-                results[name] = aggregator.get_output_tensor()
-                continue
-            del aggregator  # its slices go before the file is closed, which takes memory of its own
-            results[name] = self._chains[name].close()
-        self._chains = {}
+            del self._aggregators[name]  # its slices go before the file is closed, which takes memory of its own
+            results[name] = self._chains.pop(name).close()
         return next(iter(results.values())) if is_single(results) else results
 
     def abort(self) -> None:
@@ -109,9 +104,6 @@ class Stitching:
         for name, output in outputs.items():
             mode, scale = self._settings.overlap_mode, setting_of(self._settings.scale, name)
             kind, path = setting_of(self._settings.output, name), self._paths(name)
-            if kind == "logits" and path is None and self._target is None:
-                self._aggregators[name] = GridAggregator(self.grid, mode, scale=scale)  # the volume itself is what is asked for
-                continue
             factors = fraction3(scale, "scale")
             grid = scaled_grid(self._own, factors)
             target = self._target
