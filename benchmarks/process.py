@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.memory import Peak
+
 REPOSITORY = Path(__file__).parents[1]
 
 
@@ -19,9 +21,14 @@ class Child:
         module: what is run.
         arguments: its arguments.
         log: where its standard error goes.
+        warm_up: the first line that it is sent, if any.
+
+    Attributes:
+        ready: its first answer.
+        peak_bytes: the most memory that it and whatever it started held until it was ready and warm.
     """
 
-    def __init__(self, module: str, arguments: Sequence[str], log: Path) -> None:
+    def __init__(self, module: str, arguments: Sequence[str], log: Path, warm_up: str = "") -> None:
         self._log = log
         with log.open("a") as errors:
             self._process = subprocess.Popen(
@@ -34,7 +41,12 @@ class Child:
                 start_new_session=True,
             )
         try:
-            self.ready = self._answer()
+            with Peak(self.pid) as peak:
+                self.ready = self._answer()
+                if warm_up:
+                    self._send(warm_up)
+                    self._answer()
+            self.peak_bytes = peak.bytes
         except BaseException:
             self.close()
             raise
@@ -48,9 +60,7 @@ class Child:
     def ask(self, line: str) -> dict[str, Any]:
         """Let it run until it has answered."""
         self._signal(signal.SIGCONT)
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{line}\n")
-        self._process.stdin.flush()
+        self._send(line)
         answer = self._answer()
         self._signal(signal.SIGSTOP)
         return answer
@@ -68,6 +78,11 @@ class Child:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _send(self, line: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n")
+        self._process.stdin.flush()
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None

@@ -1,8 +1,5 @@
 """Two contestants at a time, in processes of their own, one paused while the other runs."""
 
-import json
-import os
-import signal
 import statistics
 import subprocess
 import sys
@@ -11,8 +8,7 @@ from pathlib import Path
 
 from benchmarks.contestants.registry import ALL
 from benchmarks.memory import Peak, cpu_seconds
-
-REPOSITORY = Path(__file__).parents[1]
+from benchmarks.process import REPOSITORY, Child
 
 
 @dataclass(frozen=True)
@@ -31,71 +27,31 @@ class Course:
 
     def arguments(self, task: str, name: str) -> list[str]:
         numbers = (self.subjects, self.patch, self.batch, self.workers)
-        return [sys.executable, "-m", "benchmarks.child", task, name, str(self.folder), self.shape, *map(str, numbers), self.augment]
+        return [task, name, str(self.folder), self.shape, *map(str, numbers), self.augment]
 
 
-class Runner:
+class Runner(Child):
     """A contestant that is ready to draw rounds; it and its workers are stopped (SIGSTOP) between rounds."""
 
     def __init__(self, course: Course, name: str) -> None:
         self.name, self._course = name, course
         self.cpu_ms: list[float] = []
-        subprocess.run(course.arguments("prepare", name), check=True, cwd=REPOSITORY, stdout=subprocess.DEVNULL)
-        log = (course.folder / "log").open("a")
-        self._process = subprocess.Popen(
-            course.arguments("run", name),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            cwd=REPOSITORY,
-            start_new_session=True,
-        )
-        try:
-            with Peak(self._process.pid) as peak:
-                self._answer()
-                self._ask("batches 60")
-        except BaseException:
-            self.close()
-            raise
-        self.peak_bytes = peak.bytes
-        self._pause()
+        command = [sys.executable, "-m", "benchmarks.child", *course.arguments("prepare", name)]
+        subprocess.run(command, check=True, cwd=REPOSITORY, stdout=subprocess.DEVNULL)
+        super().__init__("benchmarks.child", course.arguments("run", name), course.folder / "log", warm_up="batches 60")
 
     def round(self) -> float:
         """Patches per second of one timed round; `cpu_ms` gets its processor milliseconds per patch, those of warming up included."""
-        os.killpg(self._process.pid, signal.SIGCONT)
-        before = cpu_seconds(self._process.pid)
-        answer = self._ask(str(self._course.seconds))
-        self.cpu_ms.append(1000 * (cpu_seconds(self._process.pid) - before) / (answer["patches"] + answer["warming"]))
-        self._pause()
+        before = cpu_seconds(self.pid)
+        answer = self.ask(str(self._course.seconds))
+        self.cpu_ms.append(1000 * (cpu_seconds(self.pid) - before) / (answer["patches"] + answer["warming"]))
         return answer["patches"] / answer["seconds"]
 
     def draw(self, batches: int) -> int:
         """Draw batches; gives the peak of memory meanwhile."""
-        os.killpg(self._process.pid, signal.SIGCONT)
-        with Peak(self._process.pid) as peak:
-            self._ask(f"batches {batches}")
-        self._pause()
+        with Peak(self.pid) as peak:
+            self.ask(f"batches {batches}")
         return peak.bytes
-
-    def close(self) -> None:
-        """End the process and whatever it started."""
-        os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-
-    def _pause(self) -> None:
-        os.killpg(self._process.pid, signal.SIGSTOP)
-
-    def _ask(self, line: str) -> dict[str, float]:
-        self._process.stdin.write(f"{line}\n")
-        self._process.stdin.flush()
-        return self._answer()
-
-    def _answer(self) -> dict[str, float]:
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"{self.name} ended; its last words are in {self._course.folder / 'log'}")
-        return json.loads(line)
 
 
 @dataclass

@@ -16,15 +16,14 @@ from patchflow.geometry.windows import OverlapMode
 from patchflow.images.slabs import check_slab_path
 from patchflow.inference.batches import SubjectBatches, subjects_of_rank
 from patchflow.inference.dice import ScoredSubject
-from patchflow.inference.engine import evaluating
-from patchflow.inference.folder import PredictionFolder
+from patchflow.inference.folder import PredictionFolder, grid_record
 from patchflow.inference.memory import Budget, Work, describe_needs
+from patchflow.inference.modes import evaluating
 from patchflow.inference.outputs import Activation, Average, Output
 from patchflow.inference.plan import Plan
 from patchflow.inference.settings import Settings
 from patchflow.inference.sources import GridLike, as_voxel_grid
-from patchflow.inference.writing import SubjectWriter, grid_record
-from patchflow.loading.memory import parse_size
+from patchflow.inference.writing import SubjectWriter
 from patchflow.notices import say
 from patchflow.types import ScaleLike, SizeLike, count
 
@@ -79,15 +78,12 @@ class PredictionWriter(Callback):
         scratch_dir: str | Path | None = None,
     ) -> None:
         self.folder, self.suffix = Path(folder), suffix
-        self.settings = Settings(overlap_mode, output, activation, scale, average, dict(label_names or {}))
+        self.settings = Settings(overlap_mode, output, activation, scale, average, label_names or {})
         check_slab_path(f"name{suffix}")
         if grid is not None and not isinstance(grid, Mapping):
             raise ArgumentError(f"grid must be a dict of subject name to what has a voxel grid, not {grid!r:.80}")
         self._targets = {name: as_voxel_grid(like) for name, like in (grid or {}).items()}
-        if scratch_dir is not None and not Path(scratch_dir).is_dir():
-            raise ArgumentError(f"scratch_dir {scratch_dir} is no folder: make it first")
-        memory = None if memory_budget is None else parse_size(memory_budget)
-        self._budget = Budget(memory, None if scratch_dir is None else Path(scratch_dir))
+        self._budget = Budget.of(memory_budget, scratch_dir)
         self._kept: PredictionFolder | None = None
         self._writer: SubjectWriter | None = None
 

@@ -19,7 +19,7 @@ from patchflow.augment.recipe import Recipe
 from patchflow.errors import UnknownNameError
 from patchflow.geometry.location import PatchLocation, clamped, whole
 from patchflow.inference.checks import check_prediction
-from patchflow.inference.engine import evaluating
+from patchflow.inference.modes import evaluating
 from patchflow.inference.settings import named_outputs
 from patchflow.inference.sources import PatchSource
 from patchflow.inference.views import Model

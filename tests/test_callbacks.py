@@ -13,14 +13,13 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from lightning_runs import Mixer, quiet_trainer
+from lightning_runs import KNOWN_WARNINGS, Mixer, quiet_trainer
 from small_subjects import make_subjects
 
 import patchflow as pf
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning"),  # Lightning 2.6 with PyTorch 2.13
-    pytest.mark.filterwarnings("ignore:.*Checkpoint directory.*"),
+    *KNOWN_WARNINGS,
     pytest.mark.filterwarnings("ignore:predict returned None"),
     pytest.mark.filterwarnings("ignore:Total length of .* across ranks is zero"),
 ]

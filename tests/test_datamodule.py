@@ -9,17 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
-from lightning_runs import Mixer, Recorder, fingerprint, quiet_trainer
+from lightning_runs import KNOWN_WARNINGS, Mixer, Recorder, fingerprint, quiet_trainer
 from patch_transforms import add_uniform
 from small_subjects import make_subjects
 
 import patchflow as pf
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning"),  # Lightning 2.6 with PyTorch 2.13
+    *KNOWN_WARNINGS,
     pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint need to be provided"),
     pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`"),
-    pytest.mark.filterwarnings("ignore:.*Checkpoint directory.*"),
 ]
 SIZE = (8, 6, 10)
 STEPS = 7  # 4 subjects x 5 patches, 3 to a batch: the last batch is smaller

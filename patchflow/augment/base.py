@@ -47,20 +47,25 @@ class ImageInfo(Protocol):
     def statistics(self) -> Any: ...
 
 
-class Source(Protocol):
-    """What a recipe reads patches from: a cache's entry, or anything with its methods."""
+class Readable(Protocol):
+    """What patches can be read from."""
 
     @property
     def name(self) -> str: ...
     @property
     def shape(self) -> Int3: ...
     @property
-    def spacing(self) -> Any: ...
-    @property
     def affine(self) -> Affine: ...
     @property
     def images(self) -> Mapping[str, Any]: ...
     def read(self, name: str, location: PatchLocation, *, out: Array | None = None, fill: float = 0) -> Array: ...
+
+
+class Source(Readable, Protocol):
+    """What a recipe reads patches from: a cache's entry, or anything with its methods."""
+
+    @property
+    def spacing(self) -> Any: ...
     def region(self, name: str, start: Int3, stop: Int3) -> Array: ...
 
 

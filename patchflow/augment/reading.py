@@ -3,26 +3,17 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from patchflow.augment.base import Context, Parameters, Source, SpatialTransform
+from patchflow.augment.base import Context, Parameters, Readable, Source, SpatialTransform
 from patchflow.augment.foreign import where
 from patchflow.errors import TransformError
 from patchflow.geometry.location import Outside, PatchLocation, voxels_inside
 from patchflow.geometry.maps import SpatialMap
 from patchflow.kernels.resample import Interpolation, resample, touched_box
-from patchflow.types import Array, Int3
-
-
-class Reads(Protocol):
-    """What patches can be read from."""
-
-    @property
-    def shape(self) -> Int3: ...
-    def read(self, name: str, location: PatchLocation, *, out: Array | None = None, fill: float = 0) -> Array: ...
-
+from patchflow.types import Array
 
 Stages = dict[str, int]
 """Nanoseconds spent so far in each stage: "read", "spatial" and the name of each transform."""
@@ -128,7 +119,7 @@ def read_through(
     clock.lap("spatial")
 
 
-def read_padded(entry: Reads, name: str, location: PatchLocation, target: Array, fill: float, outside: Outside) -> None:
+def read_padded(entry: Readable, name: str, location: PatchLocation, target: Array, fill: float, outside: Outside) -> None:
     """Fill `target` (C, i, j, k) with an image at a location, of which parts may hang over the border: what lies there `outside` says."""
     if outside == "constant" or location.is_inside(entry.shape):
         entry.read(name, location, out=target, fill=fill)

@@ -318,6 +318,8 @@ class GridAggregator:
             elif self._on_slab is not None:
                 self._on_slab(place, values, covered)
             self._ring.let_go()
+        if stop == self.tiling.shape[0]:
+            return  # nothing comes to take their places
         for ring in (self._ring, self._counts):
             if ring is not None:
                 ring.clear(first, stop, low, high)

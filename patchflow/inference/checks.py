@@ -1,6 +1,6 @@
 """What a model may return for windows, and how errors name them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -53,12 +53,11 @@ def float_channels(patch: torch.Tensor) -> Iterator[Array]:
         yield array
 
 
-def memory_of(outputs: Any) -> set[int]:
-    """Where the values of a tensor, or of a dict or row of them, lie."""
-    values = outputs.values() if isinstance(outputs, Mapping) else outputs if isinstance(outputs, (tuple, list)) else [outputs]
-    return {value.untyped_storage().data_ptr() for value in values if isinstance(value, torch.Tensor)}
-
-
 def rows_of(value: Any, first: int, last: int, number: int) -> Any:
     """Some rows of a prediction of `number` windows; what is no batch is left for the aggregator to refuse."""
     return value[first:last] if isinstance(value, torch.Tensor) and value.ndim > 0 and len(value) == number else value
+
+
+def channels_of_prediction(value: Any) -> int:
+    """Channels of a prediction (B, C, i, j, k); 1 for what is none, which the aggregator refuses."""
+    return int(value.shape[1]) if isinstance(value, torch.Tensor) and value.ndim == 5 else 1

@@ -8,9 +8,9 @@ from torchmetrics.segmentation import DiceScore
 
 from patchflow.errors import ArgumentError, ImageError
 from patchflow.geometry.location import PatchLocation
-from patchflow.inference.aggregator import GridAggregator
+from patchflow.inference.checks import channels_of_prediction
 from patchflow.inference.grid import GridSampler
-from patchflow.inference.memory import Budget, Work, per_channel
+from patchflow.inference.memory import Budget
 from patchflow.inference.outputs import labels
 from patchflow.inference.settings import Settings, listed, setting_of
 from patchflow.inference.sources import find_image
@@ -37,7 +37,7 @@ class ScoredSubject(Stitching):
         self, grid: GridSampler, settings: Settings, budget: Budget, label: str, num_classes: int, output: str | None = None
     ) -> None:
         super().__init__(grid, settings, None, lambda name: None, None, budget)
-        self._mode, self._activation = settings.overlap_mode, setting_of(settings.activation, "")
+        self._activation = setting_of(settings.activation, "")
         self._label, self._number, self._output = label, num_classes, "" if output is None else output
         self._regions = self._activation == "sigmoid"
         self._score: DiceScore | None = None
@@ -71,9 +71,8 @@ class ScoredSubject(Stitching):
     def _begin(self, outputs: Mapping[str, Any]) -> None:
         """Check the classes, now that the model has shown how many it has."""
         output = outputs[""]
-        channels = output.shape[1] if isinstance(output, torch.Tensor) and output.ndim == 5 else 1
         if isinstance(output, torch.Tensor) and output.dtype.is_floating_point:
-            self._check_classes(channels)
+            self._check_classes(channels_of_prediction(output))
         info = find_image(self.grid.source, self._label)
         wanted = self._number if self._regions else 1
         if info.kind != "label" or info.shape[0] != wanted:
@@ -83,8 +82,7 @@ class ScoredSubject(Stitching):
             )
         scored = self._number if self._regions else self._number - 1
         self._score = DiceScore(scored, average="none", aggregation_level="global", sync_on_compute=False)
-        scratch = self.budget.scratch(channels * per_channel(self.grid.tiling, self._mode, False, Work()), None)
-        self._aggregators[""] = GridAggregator(self.grid, self._mode, on_slab=self._compare, scratch_dir=scratch)
+        self._aggregators[""] = self._aggregator(output, self._compare)
 
     def _check_classes(self, channels: int) -> None:
         expected = 2 if channels == 1 and not self._regions else channels

@@ -1,31 +1,31 @@
 """Windows of many subjects through a model: read ahead by one thread, stitched by another, while the model runs."""
 
-import sys
+import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
-from threading import Lock
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from torch import nn
 from tqdm import tqdm
 
 from patchflow.geometry.location import PatchLocation
-from patchflow.inference.checks import describe, memory_of, rows_of
+from patchflow.inference.checks import describe, rows_of
+from patchflow.inference.flight import Flight
 from patchflow.inference.grid import GridSampler
 from patchflow.inference.memory import AHEAD
+from patchflow.inference.modes import evaluating
 from patchflow.inference.sources import find_image
 from patchflow.inference.stitching import Results, Stitching
 from patchflow.inference.views import Views
 from patchflow.types import Array
 
 Item = TypeVar("Item")
+Finished = list[tuple[Stitching, Results]]
 IsEmpty = Callable[[torch.Tensor], bool]
 """Called with a window (C, i, j, k): whether it holds nothing worth predicting."""
 
@@ -75,10 +75,7 @@ class Engine:
             total: windows of all of them, for the bar.
         """
         begun: list[Stitching] = []
-        stitching = ThreadPoolExecutor(1, thread_name_prefix="patchflow-stitch")
-        waiting: deque[Future[list[tuple[Stitching, Results]]]] = deque()
-        kept: Mapping[str, Any] = {}
-        first, waits = True, False  # what is wrong with the first predictions is to be known before there are more
+        flight: Flight[Finished] = Flight()
         bar = tqdm(total=total, unit="window", disable=not self._progress)
         try:
             with evaluating(self._views.models):
@@ -86,27 +83,21 @@ class Engine:
                     subject = (batch.windows or batch.skipped)[-1][0]
                     bar.set_description(subject.grid.name, refresh=False)
                     outputs = self._predicted(batch) if batch.windows else {}
-                    nbytes = sum(value.nbytes for value in outputs.values() if isinstance(value, torch.Tensor))
-                    waits = waits or bool(memory_of(kept) & memory_of(outputs))  # it writes where it wrote before
-                    kept = outputs if first else {}
                     batch.room, batch.seen = torch.empty(0), []  # not held while the predictions are stitched
-                    waiting.append(stitching.submit(_stitch, batch, outputs))
+                    landed = flight.add(partial(_stitch, batch), outputs, subject.budget)
                     count = len(batch.windows) + len(batch.skipped)
-                    del outputs, batch  # so that they are gone when they are stitched
-                    while waiting and (first or waits or len(waiting) > 1 or subject.budget.one_at_a_time(nbytes)):
-                        yield from _finished(waiting, begun)
-                    first = False
+                    del outputs, batch
+                    yield from _finished(landed, begun)
                     bar.update(count)
-                while waiting:
-                    yield from _finished(waiting, begun)
+                yield from _finished(flight.land(), begun)
         except BaseException:
-            stitching.shutdown(cancel_futures=True)  # waits for the batch in work, which writes to what is aborted
+            flight.stop()  # waits for the batch in work, which writes to what is aborted
             for subject in begun:
                 subject.abort()
             raise
         finally:
             bar.close()
-            stitching.shutdown(cancel_futures=True)
+            flight.stop()
 
     def _predicted(self, batch: WindowBatch) -> dict[str, Any]:
         pinned = self._device.type == "cuda"  # elsewhere the copy must have ended before its memory is used again
@@ -157,28 +148,18 @@ class _Rooms:
 
     def __init__(self, pinned: bool) -> None:
         self._pinned = pinned
-        self._arrays: list[Array] = []
+        self._rooms: list[tuple[Array, weakref.ref[Array]]] = []
 
     def take(self, shape: tuple[int, ...]) -> torch.Tensor:
         if self._pinned:
             return torch.empty(shape, pin_memory=True)  # PyTorch's own allocator uses page-locked memory again
-        self._arrays = [array for array in self._arrays if array.shape == shape]
-        for array in self._arrays:
-            if sys.getrefcount(array) == _UNUSED:  # each tensor on it is one more
-                return torch.from_numpy(array)
-        self._arrays.append(np.empty(shape, np.float32))
-        return torch.from_numpy(self._arrays[-1])
-
-
-def _references() -> int:
-    """What `sys.getrefcount` says of an array that only a list and a loop over it hold: this differs between versions of Python."""
-    arrays = [np.empty(0)]
-    for array in arrays:
-        count = sys.getrefcount(array)
-    return count
-
-
-_UNUSED = _references()
+        rooms = [(array, user) for array, user in self._rooms if array.shape == shape]
+        array = next((array for array, user in rooms if user() is None), None)
+        if array is None:
+            array = np.empty(shape, np.float32)
+        root = array[:]  # every tensor made from it keeps it alive through their common storage, so its end is the end of their use
+        self._rooms = [*((other, user) for other, user in rooms if other is not array), (array, weakref.ref(root))]
+        return torch.from_numpy(root)
 
 
 def channels_of(grid: GridSampler) -> int:
@@ -213,15 +194,15 @@ def ahead(items: Iterator[Item], number: int) -> Iterator[Item]:
             pool.shutdown(cancel_futures=True)
 
 
-def _finished(waiting: deque[Future[list[tuple[Stitching, Results]]]], begun: list[Stitching]) -> list[tuple[Stitching, Results]]:
-    """Subjects that the oldest batch completes; they are begun no more, so that their volumes can go."""
-    finished = waiting.popleft().result()
+def _finished(landed: Iterable[Finished], begun: list[Stitching]) -> Finished:
+    """Subjects that are whole; they are begun no more, so that their volumes can go."""
+    finished = [done for each in landed for done in each]
     for subject, _ in finished:
         begun.remove(subject)
     return finished
 
 
-def _stitch(batch: WindowBatch, outputs: Mapping[str, Any]) -> list[tuple[Stitching, Results]]:
+def _stitch(batch: WindowBatch, outputs: Mapping[str, Any]) -> Finished:
     """Add a batch to its subjects; gives those that are whole now, with their results."""
     for subject, place in batch.skipped:
         subject.skip(place)
@@ -232,35 +213,3 @@ def _stitch(batch: WindowBatch, outputs: Mapping[str, Any]) -> list[tuple[Stitch
         row += len(places)
     of_batch = dict.fromkeys(subject for subject, _ in [*batch.windows, *batch.skipped])
     return [(subject, subject.finish()) for subject in of_batch if subject.complete]
-
-
-_LOCK = Lock()
-_RUNNING: WeakKeyDictionary[nn.Module, tuple[int, bool]] = WeakKeyDictionary()
-"""Modules that predict: how many predictions use each, in threads side by side, and the mode that it had before the first of them."""
-
-
-@contextmanager
-def evaluating(models: Sequence[Any]) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards each module has its own mode again (a frozen one in a training model stays frozen).
-
-    Where several predictions use a module at a time, it gets its mode back after the last of them.
-    """
-    modules = [module for model in models if isinstance(model, nn.Module) for module in model.modules()]
-    with _LOCK:
-        for module in modules:
-            users, training = _RUNNING.get(module, (0, module.training))
-            _RUNNING[module] = users + 1, training
-    try:
-        for model in models:
-            if isinstance(model, nn.Module):
-                model.eval()
-        with torch.inference_mode():
-            yield
-    finally:
-        with _LOCK:
-            for module in modules:
-                users, training = _RUNNING.pop(module)
-                if users > 1:
-                    _RUNNING[module] = users - 1, training
-                else:
-                    module.training = training

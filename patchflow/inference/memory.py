@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from patchflow.errors import ArgumentError
 from patchflow.files import machine_memory
 from patchflow.geometry.grid import Tiling
 from patchflow.geometry.space import VoxelGrid
@@ -18,6 +19,7 @@ from patchflow.inference.grid import GridSampler
 from patchflow.inference.ring import PIECE_BYTES
 from patchflow.inference.settings import Settings, values_of
 from patchflow.inference.sources import find_image
+from patchflow.loading.memory import parse_size
 from patchflow.notices import size
 from patchflow.types import fraction3
 
@@ -38,6 +40,16 @@ class Budget:
 
     memory: int | None = None
     scratch_dir: Path | None = None
+
+    @classmethod
+    def of(cls, memory_budget: int | str | None, scratch_dir: str | Path | None) -> "Budget":
+        """The budget that a user gave; raises `ArgumentError` for a size that is none, or a folder that is not there."""
+        if scratch_dir is not None and not Path(scratch_dir).is_dir():
+            raise ArgumentError(f"scratch_dir {scratch_dir} is no folder: make it first")
+        memory = None if memory_budget is None else parse_size(memory_budget)
+        if memory == 0:
+            raise ArgumentError(f"memory_budget must be some bytes at least, not {memory_budget!r}")
+        return cls(memory, None if scratch_dir is None else Path(scratch_dir))
 
     @property
     def bytes(self) -> int:

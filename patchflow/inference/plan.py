@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from patchflow.inference.outputs import Activation, Average, Output
 from patchflow.inference.settings import Settings, plain, values_of
 from patchflow.inference.sources import SourceLike
 from patchflow.inference.views import Model, Views
-from patchflow.loading.memory import parse_size
 from patchflow.types import Int3, ScaleLike, SizeLike, count, fraction3, int3
 
 
@@ -56,28 +56,21 @@ class Plan:
         count(self.batch_size, "batch_size", 1)
         if isinstance(self.images, str) or not self.images or len(set(self.images)) != len(self.images):
             raise ArgumentError(f'images must be a list of image names, each once, such as ("image",), not {self.images!r}')
-        if self.scratch_dir is not None and not Path(self.scratch_dir).is_dir():
-            raise ArgumentError(f"scratch_dir {self.scratch_dir} is no folder: make it first")
         if self.skip_empty is not None and not callable(self.skip_empty):
             raise ArgumentError(f"skip_empty must be a function of a window (C, i, j, k), not {self.skip_empty!r}")
-        if self.label_names and not isinstance(self.label_names, Mapping):
-            raise ArgumentError(f'label_names must give each label value its name, such as {{1: "liver"}}, not {self.label_names!r}')
-        settings = self.settings
-        if self.views and any(set(fraction3(scale, "scale")) != {1} for scale in values_of(settings.scale)):
+        if self.views and any(set(fraction3(scale, "scale")) != {1} for scale in values_of(self.settings.scale)):
             raise ArgumentError("views need predictions of the windows' size: leave scale at 1, or mirror instead")
-        if self.budget.bytes < 1:
-            raise ArgumentError("memory_budget must be some bytes at least")
+        _ = self.settings, self.budget  # made here, so that what they refuse is refused now
 
-    @property
+    @cached_property
     def settings(self) -> Settings:
         """How predictions are stitched and finished."""
-        return Settings(self.overlap_mode, self.output, self.activation, self.scale, self.average, dict(self.label_names or {}))
+        return Settings(self.overlap_mode, self.output, self.activation, self.scale, self.average, self.label_names)
 
-    @property
+    @cached_property
     def budget(self) -> Budget:
         """What may be held in memory."""
-        memory = None if self.memory_budget is None else parse_size(self.memory_budget)
-        return Budget(memory, None if self.scratch_dir is None else Path(self.scratch_dir))
+        return Budget.of(self.memory_budget, self.scratch_dir)
 
     @property
     def overlap(self) -> SizeLike:

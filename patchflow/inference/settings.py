@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from math import lcm
 from pathlib import Path
 from typing import Any, get_args
@@ -16,8 +15,6 @@ from patchflow.inference.checks import describe
 from patchflow.inference.outputs import Activation, Average, Output, check_activation, check_output
 from patchflow.preprocess.function import identity
 from patchflow.types import Int3, ScaleLike, fraction3
-
-Fractions = tuple[Fraction, Fraction, Fraction]
 
 
 @dataclass(frozen=True)

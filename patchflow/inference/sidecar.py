@@ -7,13 +7,13 @@ from typing import Any
 
 from patchflow.errors import ImageFileError
 from patchflow.files import whole_file
-
-_ENDINGS = (".nii.gz", ".nii", ".h5", ".hdf5")
+from patchflow.images.slabs import HDF5_ENDINGS
+from patchflow.images.write import NIFTI_ENDINGS
 
 
 def sidecar_path(path: Path) -> Path:
     """out.json for out.nii.gz."""
-    for ending in _ENDINGS:
+    for ending in (*NIFTI_ENDINGS, *HDF5_ENDINGS):
         if path.name.lower().endswith(ending):
             return path.with_name(path.name[: -len(ending)] + ".json")
     return path.with_name(path.name + ".json")

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 
+from patchflow.augment.base import Readable
 from patchflow.errors import ArgumentError, UnknownNameError
 from patchflow.geometry.affine import spacing
 from patchflow.geometry.location import PatchLocation
@@ -15,31 +16,15 @@ from patchflow.images.image import Image, ScalarImage
 from patchflow.images.volume import Volume, as_array
 from patchflow.kernels.pointwise import apply_map
 from patchflow.subjects import Subject
-from patchflow.types import Affine, Array, Int3
-
-
-class ImageInfo(Protocol):
-    """What is known of an image without its voxels."""
-
-    @property
-    def kind(self) -> Literal["scalar", "label"]: ...
-    @property
-    def shape(self) -> tuple[int, int, int, int]: ...
+from patchflow.types import Array, Int3
 
 
 @runtime_checkable
-class PatchSource(Protocol):
-    """Something that windows can be read from: an entry of a cache, or anything of your own with these five members."""
+class PatchSource(Readable, Protocol):
+    """Something that windows can be read from: an entry of a cache, or anything of your own with these five members.
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def shape(self) -> Int3: ...
-    @property
-    def affine(self) -> Affine: ...
-    @property
-    def images(self) -> Mapping[str, ImageInfo]: ...
-    def read(self, name: str, location: PatchLocation, *, out: Array | None = None, fill: float = 0) -> Array: ...
+    name, shape (I, J, K), affine, images (by name, each with its kind, "scalar" or "label", and its shape, (C, I, J, K)), and read.
+    """
 
 
 SourceLike = PatchSource | Subject | Array | torch.Tensor

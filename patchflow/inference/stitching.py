@@ -10,13 +10,13 @@ import torch
 from patchflow.errors import InferenceError
 from patchflow.geometry.location import PatchLocation
 from patchflow.geometry.space import VoxelGrid, scaled_grid
-from patchflow.inference.aggregator import GridAggregator
+from patchflow.inference.aggregator import GridAggregator, OnBrick, OnSlab
 from patchflow.inference.chain import OutputChain
-from patchflow.inference.checks import describe
+from patchflow.inference.checks import channels_of_prediction, describe
 from patchflow.inference.grid import GridSampler
 from patchflow.inference.memory import Budget, Work, per_channel
 from patchflow.inference.settings import Settings, is_single, listed, setting_of
-from patchflow.types import fraction3
+from patchflow.types import ScaleLike, fraction3
 
 Results = torch.Tensor | Path | dict[str, torch.Tensor | Path]
 Paths = Callable[[str], Path | None]
@@ -102,9 +102,8 @@ class Stitching:
     def _begin(self, outputs: Mapping[str, Any]) -> None:
         """Make room for each output, once its channels are known."""
         for name, output in outputs.items():
-            mode, scale = self._settings.overlap_mode, setting_of(self._settings.scale, name)
             kind, path = setting_of(self._settings.output, name), self._paths(name)
-            factors = fraction3(scale, "scale")
+            factors = fraction3(setting_of(self._settings.scale, name), "scale")
             grid = scaled_grid(self._own, factors)
             target = self._target
             if target is not None and target.agrees(grid):
@@ -112,13 +111,19 @@ class Stitching:
             activation = setting_of(self._settings.activation, name)
             chain = OutputChain(self.grid.name, kind, activation, self._settings.ready, grid, target, path)
             self._chains[name] = chain
-            channels = output.shape[1] if isinstance(output, torch.Tensor) and output.ndim == 5 else 1
-            tiling = self.grid.tiling.scaled(factors)
-            slabs, bricks = (channels * per_channel(tiling, mode, bricks, Work()) for bricks in (False, True))
-            tight = chain.takes_bricks and slabs > self.budget.bytes  # bricks take less memory, and more time
-            scratch = self.budget.scratch(bricks if tight else slabs, path)
-            taker: Any = {"on_brick": chain.take} if tight else {"on_slab": chain}
-            self._aggregators[name] = GridAggregator(self.grid, mode, scale=scale, scratch_dir=scratch, **taker)
+            self._aggregators[name] = self._aggregator(output, chain, chain.take if chain.takes_bricks else None, factors, path)
         for window in self._skipped:
             self.skip(window)
         self._skipped = []
+
+    def _aggregator(
+        self, output: Any, on_slab: OnSlab, on_brick: OnBrick | None = None, scale: ScaleLike = 1, path: Path | None = None
+    ) -> GridAggregator:
+        """What stitches an output: by slabs if they fit the budget, else by bricks (less memory, more time), else in a file."""
+        mode, tiling = self._settings.overlap_mode, self.grid.tiling.scaled(fraction3(scale, "scale"))
+        channels = channels_of_prediction(output)
+        slabs, bricks = (channels * per_channel(tiling, mode, bricks, Work()) for bricks in (False, True))
+        tight = on_brick is not None and slabs > self.budget.bytes
+        taker: Any = {"on_brick": on_brick} if tight else {"on_slab": on_slab}
+        scratch = self.budget.scratch(bricks if tight else slabs, path)
+        return GridAggregator(self.grid, mode, scale=scale, scratch_dir=scratch, **taker)

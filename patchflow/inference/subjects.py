@@ -11,7 +11,7 @@ import torch
 from patchflow.errors import ArgumentError
 from patchflow.geometry.location import PatchLocation
 from patchflow.geometry.space import VoxelGrid
-from patchflow.inference.folder import PredictionFolder
+from patchflow.inference.folder import PredictionFolder, grid_record
 from patchflow.inference.masks import Mask
 from patchflow.inference.memory import describe_needs
 from patchflow.inference.plan import Plan
@@ -67,12 +67,13 @@ def predict_subjects(
     made_with = plan.record() | {"preprocess": None if preprocess is None else preprocess.fingerprint()} | dict(made_with or {})
     kept = PredictionFolder(folder, suffix, made_with, plan.label_names)
     where = _Where(grids, masks)
-    todo, results = _todo(sources, kept, where)
+    records: dict[str, dict[str, Any]] = {}
+    todo, results = _todo(sources, kept, where, records)
     stitchings = _stitchings(_prepared(todo, preprocess), plan, kept, where)
     total = None if masks is not None else sum(_windows(source, plan) for source in todo)
     for stitching, result in engine.run(stitchings, total):
         name = stitching.grid.name
-        kept.done(name, result, where.record(name))
+        kept.done(name, result, records[name])
         results[name] = result
     return results
 
@@ -92,34 +93,35 @@ class _Where(NamedTuple):
 
     def record(self, name: str) -> dict[str, Any]:
         """Both as plain JSON values."""
-        grid, mask = self.target(name), self.mask(name)
+        mask = self.mask(name)
         if isinstance(mask, torch.Tensor):
             mask = mask.cpu().numpy()
         if isinstance(mask, np.ndarray):
             told: Any = hashlib.sha256(np.ascontiguousarray(mask != 0).tobytes()).hexdigest()
         else:
             told = mask.as_array().tolist() if isinstance(mask, PatchLocation) else mask
-        return {"mask": told, "grid": None if grid is None else [list(grid.shape), grid.affine.tolist()]}
+        return {"mask": told} | grid_record(self.target(name))
 
 
-def _todo(sources: Iterable[SourceLike], kept: PredictionFolder, where: _Where) -> tuple[list[SourceLike], dict[str, Results]]:
-    """The sources that are to be predicted, and the results of those that were before."""
+def _todo(
+    sources: Iterable[SourceLike], kept: PredictionFolder, where: _Where, records: dict[str, dict[str, Any]]
+) -> tuple[list[SourceLike], dict[str, Results]]:
+    """The sources that are to be predicted, and the results of those that were before; `records` gets what tells each from others."""
     todo: list[SourceLike] = []
-    seen: set[str] = set()
     results: dict[str, Results] = {}
     for source in sources:
         if isinstance(source, (np.ndarray, torch.Tensor)):
             raise ArgumentError("an array has no name for its file: give pf.Subject(name, image=pf.ScalarImage(array, affine))")
         name = source.name
-        if name in seen:
+        if name in records:
             raise ArgumentError(f'two subjects are called "{name}": rename one, as their files would be the same')
-        seen.add(name)
-        if kept.is_done(name, where.record(name)):
+        records[name] = where.record(name)
+        if kept.is_done(name, records[name]):
             results[name] = kept.results(name)
         else:
             todo.append(source)
     if results:
-        say(f"{len(results)} of {len(seen)} subjects were predicted before and are kept as they are in {kept.folder}")
+        say(f"{len(results)} of {len(records)} subjects were predicted before and are kept as they are in {kept.folder}")
     return todo, results
 
 

@@ -1,8 +1,6 @@
 """Predictions that others make, batch by batch, on their way to files: stitched in a thread of their own, subject after subject."""
 
-from collections import deque
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import groupby
 from typing import Any
@@ -12,12 +10,13 @@ import torch
 from patchflow.errors import InferenceError
 from patchflow.geometry.location import PatchLocation
 from patchflow.geometry.space import VoxelGrid
-from patchflow.inference.checks import memory_of, rows_of
-from patchflow.inference.folder import PredictionFolder
+from patchflow.inference.checks import rows_of
+from patchflow.inference.flight import Flight
+from patchflow.inference.folder import PredictionFolder, grid_record
 from patchflow.inference.grid import GridSampler
 from patchflow.inference.memory import Budget
 from patchflow.inference.outputs import probabilities
-from patchflow.inference.settings import Settings, named_outputs, setting_of, values_of
+from patchflow.inference.settings import Settings, named_outputs, setting_of
 from patchflow.inference.stitching import Stitching
 
 
@@ -48,11 +47,7 @@ class SubjectWriter:
         self._grids, self._settings, self._kept, self._targets, self._budget = grids, settings, kept, targets, budget
         self._finished = set(done)
         self._begun: dict[str, Stitching] = {}
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="patchflow-stitch")
-        self._waiting: deque[Future[None]] = deque()
-        self._held: Any = None
-        self._waits = False
-        self._first = True  # what is wrong with the first predictions is to be known before there are more
+        self._flight: Flight[None] = Flight()
 
     def add(self, returned: Any, subjects: Sequence[str], locations: torch.Tensor) -> None:
         """Take the predictions of some windows.
@@ -72,14 +67,7 @@ class SubjectWriter:
             returned = {str(number): self._ready(output, str(number)) for number, output in enumerate(returned)}
         else:
             returned = self._ready(returned, "")
-        nbytes = sum(part.nbytes for part in values_of(returned) if isinstance(part, torch.Tensor))
-        self._waits = self._waits or bool(memory_of(self._held) & memory_of(returned))  # it writes where it wrote before
-        self._held = returned if self._first else None
-        self._waiting.append(self._thread.submit(self._stitch, returned, list(subjects), locations))
-        del returned  # so that it is gone when it is stitched
-        while self._waiting and (self._first or self._waits or len(self._waiting) > 1 or self._budget.one_at_a_time(nbytes)):
-            self._waiting.popleft().result()
-        self._first = False
+        self._flight.add(partial(self._stitch, list(subjects), locations), returned, self._budget)
 
     def close(self) -> list[str]:
         """Wait until all that came is stitched; gives the subjects of which windows are missing, and leaves no file of theirs.
@@ -87,16 +75,14 @@ class SubjectWriter:
         Raises:
             InferenceError, ImageFileError: see `add`.
         """
-        while self._waiting:
-            self._waiting.popleft().result()
+        self._flight.land()
         unfinished = list(self._begun)
         self.abort()
         return unfinished
 
     def abort(self) -> None:
         """Give up; no file is left of subjects that are not whole."""
-        self._thread.shutdown(cancel_futures=True)  # waits for the batch in work, which writes to what is aborted
-        self._waiting.clear()
+        self._flight.stop()  # waits for the batch in work, which writes to what is aborted
         while self._begun:
             self._begun.popitem()[1].abort()
 
@@ -109,7 +95,7 @@ class SubjectWriter:
             return output
         return probabilities(output.float(), setting_of(activation, name), dim=1)
 
-    def _stitch(self, returned: Any, subjects: list[str], locations: torch.Tensor) -> None:
+    def _stitch(self, subjects: list[str], locations: torch.Tensor, returned: Any) -> None:
         places = [PatchLocation.from_array(row) for row in locations.detach().cpu().numpy()]
         if len(places) != len(subjects):
             raise InferenceError(f"a batch names {len(subjects)} subjects and {len(places)} locations: leave both as the batch came")
@@ -133,8 +119,3 @@ class SubjectWriter:
             self._kept.done(subject, stitching.finish(), grid_record(self._targets.get(subject)))
             self._finished.add(subject)
             del self._begun[subject]
-
-
-def grid_record(target: VoxelGrid | None) -> dict[str, Any]:
-    """The voxel grid asked for, as plain JSON values."""
-    return {"grid": None if target is None else [list(target.shape), target.affine.tolist()]}

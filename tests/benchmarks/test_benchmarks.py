@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-REPOSITORY = Path(__file__).parents[2]
+from benchmark_runs import REPOSITORY, run_benchmark
 
 
 @pytest.fixture(autouse=True)
@@ -63,22 +62,16 @@ def test_the_loading_benchmark_runs_and_writes_its_numbers(tmp_path: Path) -> No
         "patchflow, threads",
         "--races-only",
     ]
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.loading", *arguments], cwd=REPOSITORY, capture_output=True, text=True, timeout=250, check=False
-    )
-    assert done.returncode == 0, done.stderr + (tmp_path / "quick" / "log").read_text()
+    said = run_benchmark("loading", *arguments, log=tmp_path / "quick" / "log")
     numbers = json.loads((tmp_path / "numbers.json").read_text())["numbers"]
     assert numbers["patchflow, threads: patches/s"] > 0
-    assert "memory grown over 50 batches" in done.stdout
+    assert "memory grown over 50 batches" in said
 
 
 def test_the_augmented_loading_benchmark_runs_and_times_the_first_batch(tmp_path: Path) -> None:
     numbers = tmp_path / "numbers.json"
     arguments = ["--quick", "--augment", "nnunet", "--data", str(tmp_path), "--json", str(numbers), "--only", "patchflow, threads"]
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.loading", *arguments], cwd=REPOSITORY, capture_output=True, text=True, timeout=280, check=False
-    )
-    assert done.returncode == 0, done.stderr + (tmp_path / "quick" / "log").read_text()
+    run_benchmark("loading", *arguments, log=tmp_path / "quick" / "log")
     found = json.loads(numbers.read_text())
     assert found["course"]["augment"] == "nnunet"
     assert found["numbers"]["patchflow, threads: patches/s"] > 0
@@ -97,20 +90,12 @@ def test_the_augment_benchmark_runs_every_row_and_writes_its_numbers(tmp_path: P
     from benchmarks.contestants.augment.rows import ROWS
 
     numbers = tmp_path / "numbers.json"
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.augment", "--quick", "--json", str(numbers)],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    said = run_benchmark("augment", "--quick", "--json", str(numbers))
     found = json.loads(numbers.read_text())["rows"]
     assert list(found) == [row.name for row in ROWS]
     assert {name: row["patchflow"] for name, row in found.items() if not isinstance(row.get("patchflow"), float)} == {}
     assert all(row["ratio"] > 0 for name, row in found.items() if name.endswith("against torch"))
-    assert "bound" in done.stdout
+    assert "bound" in said
 
 
 def test_ratios_count_the_read_only_where_it_is_part_of_the_work() -> None:

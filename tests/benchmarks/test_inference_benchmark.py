@@ -2,14 +2,11 @@
 
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-
-REPOSITORY = Path(__file__).parents[2]
+from benchmark_runs import REPOSITORY, run_benchmark
 
 
 @pytest.fixture(autouse=True)
@@ -23,27 +20,7 @@ def test_every_part_runs_and_writes_its_numbers(tmp_path: Path) -> None:
     numbers, parts = tmp_path / "numbers.json", ("stitch", "memory", "unet")
     chosen = [argument for part in parts for argument in ("--part", part)]
     chosen += [argument for name in (CACHED, HANN, *PEERS) for argument in ("--only", name)]
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "benchmarks.inference",
-            "--quick",
-            "--data",
-            str(tmp_path),
-            "--json",
-            str(numbers),
-            "--classes",
-            "7",
-            *chosen,
-        ],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    said = run_benchmark("inference", "--quick", "--data", str(tmp_path), "--json", str(numbers), "--classes", "7", *chosen)
     found = json.loads(numbers.read_text())["numbers"]
     assert list(found) == ["stitch", "memory", "classes", "unet"]
     for name in (CACHED, HANN):
@@ -55,10 +32,10 @@ def test_every_part_runs_and_writes_its_numbers(tmp_path: Path) -> None:
             assert found["memory"][name][product]["held"] < 2**30
         assert found["stitch"][name]["error"] < 1e-6
     for name in PEERS:
-        assert (name in found["stitch"]) != (f"{name}: not installed: " in done.stdout)
+        assert (name in found["stitch"]) != (f"{name}: not installed: " in said)
     assert found["classes"]["all logits"] == 4 * 7 * 40 * 36 * 28
     assert found["unet"]["whole"][0] > 0
-    assert "add" in done.stdout
+    assert "add" in said
 
 
 def test_a_peer_of_inference_that_is_not_installed_is_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -42,7 +42,8 @@ def test_a_grid_without_voxels_is_refused():
 
 
 def test_small_and_anisotropic_voxels_can_be_inverted():
-    voxel_map(VoxelGrid((2, 2, 2), np.diag([1e-4, 1e-3, 8, 1])), VoxelGrid((2, 2, 2), np.diag([1e-4, 1e-4, 1e-4, 1])))
+    found = voxel_map(VoxelGrid((2, 2, 2), np.diag([1e-4, 1e-3, 8, 1])), VoxelGrid((2, 2, 2), np.diag([1e-4, 1e-4, 1e-4, 1])))
+    np.testing.assert_allclose(found, np.diag([1, 0.1, 1.25e-5, 1]), rtol=1e-12)
 
 
 @pytest.mark.parametrize("axes", list(itertools.permutations(range(3))))

@@ -6,6 +6,7 @@ import sys
 import textwrap
 import tracemalloc
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -41,6 +42,14 @@ def slabs(draw: st.DrawFn) -> tuple[np.ndarray, int, list[tuple[int, np.ndarray]
     return volume, axis, [(first, np.asarray(slab, order=order)) for first, slab in draw(st.permutations(parts))]
 
 
+@contextmanager
+def pieces_of(nbytes: int) -> Iterator[None]:
+    """Voxels are written that many bytes at a time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(write, "_PIECE_BYTES", nbytes)
+        yield
+
+
 def written(path: Path, shape: tuple[int, ...], axis: int, parts: list[tuple[int, np.ndarray]]) -> Path:
     with open_slabs(path, VoxelGrid(shape[1:], ROTATED), axis) as file:
         for first, slab in parts:
@@ -53,8 +62,7 @@ def written(path: Path, shape: tuple[int, ...], axis: int, parts: list[tuple[int
 def test_a_nifti_file_is_that_of_the_whole_volume(tmp_path_factory, given, suffix, piece):
     volume, axis, parts = given
     folder = tmp_path_factory.mktemp("slabs")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(write, "_PIECE_BYTES", piece)
+    with pieces_of(piece):
         path = written(folder / f"slabs{suffix}", volume.shape, axis, parts)
         write_nifti(folder / f"whole{suffix}", volume, ROTATED)
     assert path.read_bytes() == (folder / f"whole{suffix}").read_bytes()
@@ -66,8 +74,7 @@ def test_a_nifti_file_is_that_of_the_whole_volume(tmp_path_factory, given, suffi
 def test_an_hdf5_file_holds_the_volume_as_it_is(tmp_path_factory, given, suffix, piece):
     volume, axis, parts = given
     folder = tmp_path_factory.mktemp("slabs")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(write, "_PIECE_BYTES", piece)
+    with pieces_of(piece):
         path = written(folder / f"slabs{suffix}", volume.shape, axis, parts)
     with h5py.File(path) as file:
         dataset = file["volume"]

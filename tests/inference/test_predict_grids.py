@@ -1,8 +1,5 @@
 """Predictions brought to the grid of the original, held against fields that are known in world coordinates, and against scipy."""
 
-from pathlib import Path
-
-import h5py
 import nibabel as nib
 import nibabel.processing
 import numpy as np
@@ -10,6 +7,7 @@ import pytest
 import torch
 from plain_stitching import softmax
 from scipy.ndimage import map_coordinates
+from written_files import read
 
 import patchflow as pf
 from patchflow.geometry.space import VoxelGrid
@@ -66,14 +64,6 @@ def sphere(x: np.ndarray, centre: np.ndarray) -> np.ndarray:
 def source_of(field, how: str, name: str) -> tuple[pf.Subject, tuple[int, int, int], np.ndarray]:
     shape, affine = derived(how, AFFINES[name])
     return pf.Subject("s", image=pf.ScalarImage(field(world(shape, affine), CENTRE[name]), affine)), shape, affine
-
-
-def read(path: Path) -> np.ndarray:
-    if path.name.endswith(".h5"):
-        with h5py.File(path) as file:
-            return file["volume"][...]
-    array = np.asarray(nib.load(path).dataobj)
-    return array[None] if array.ndim == 3 else array.transpose(3, 0, 1, 2)
 
 
 def identity(x: torch.Tensor) -> torch.Tensor:

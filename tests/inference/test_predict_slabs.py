@@ -5,14 +5,13 @@ import weakref
 from fractions import Fraction
 from pathlib import Path
 
-import h5py
-import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from plain_stitching import softmax, stitched, windows_of
 from torch import nn
 from torch.nn.functional import avg_pool3d, interpolate
+from written_files import affine_of, read
 
 import patchflow as pf
 from patchflow.errors import ArgumentError, InferenceError, UnknownNameError
@@ -24,22 +23,6 @@ SUBJECT = pf.Subject("p7", image=pf.ScalarImage(IMAGE, AFFINE))
 SIZE, OVERLAP = (6, 5, 8), (3, 2, 4)
 OPTIONS = {"patch_size": SIZE, "patch_overlap": OVERLAP, "progress": False}
 RAMP = np.linspace(-1, 2, 6 * 5 * 8).reshape(1, 6, 5, 8)
-
-
-def read(path: Path) -> np.ndarray:
-    """A written volume, (C, I, J, K)."""
-    if path.name.endswith(".h5"):
-        with h5py.File(path) as file:
-            return file["volume"][...]
-    array = np.asarray(nib.load(path).dataobj)
-    return array[None] if array.ndim == 3 else array.transpose(3, 0, 1, 2)
-
-
-def affine_of(path: Path) -> np.ndarray:
-    if path.name.endswith(".h5"):
-        with h5py.File(path) as file:
-            return file["volume"].attrs["affine"]
-    return nib.load(path).affine
 
 
 def classes(x):

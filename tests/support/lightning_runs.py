@@ -2,8 +2,15 @@
 
 import zlib
 
+import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
+
+KNOWN_WARNINGS = [
+    pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning"),  # Lightning 2.6 with PyTorch 2.13
+    pytest.mark.filterwarnings("ignore:.*Checkpoint directory.*"),
+]
+"""Of Lightning itself, whatever is run."""
 
 
 def fingerprint(batch):
