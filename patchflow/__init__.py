@@ -37,6 +37,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_HOMES` says the same 
     from patchflow.adapters.torchio import from_torchio
     from patchflow.augment.recipe import Recipe
     from patchflow.cache.build import build_cache
+    from patchflow.cache.export import export
     from patchflow.cache.read import Cache, open_cache
     from patchflow.callbacks import PredictionWriter, WholeVolumeDice
     from patchflow.datamodule import PatchDataModule
@@ -52,7 +53,21 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_HOMES` says the same 
     from patchflow.sampling.mixed import MixedSampler
     from patchflow.sampling.uniform import UniformSampler
     from patchflow.sampling.weighted import WeightedSampler
-    from patchflow.subjects import Subject, find_subjects
+    from patchflow.subjects import (
+        DatasetInfo,
+        Split,
+        Subject,
+        find_subjects,
+        folds_by_column,
+        k_fold,
+        read_dataset_info,
+        read_splits,
+        split_by_column,
+        subjects_from_bids,
+        subjects_from_nnunet,
+        subjects_from_table,
+        write_splits,
+    )
 
 __all__ = [
     "ArgumentError",
@@ -60,6 +75,7 @@ __all__ = [
     "CacheDamagedError",
     "CacheError",
     "CacheFormatError",
+    "DatasetInfo",
     "GridAggregator",
     "GridSampler",
     "ImageError",
@@ -78,6 +94,7 @@ __all__ = [
     "Recipe",
     "SamplerError",
     "ScalarImage",
+    "Split",
     "Subject",
     "SubjectError",
     "TransformError",
@@ -88,17 +105,28 @@ __all__ = [
     "WorkerError",
     "augment",
     "build_cache",
+    "export",
     "find_subjects",
+    "folds_by_column",
     "from_monai",
     "from_torchio",
+    "k_fold",
     "open_cache",
     "predict",
     "predict_subjects",
     "preprocess",
+    "read_dataset_info",
+    "read_splits",
+    "split_by_column",
+    "subjects_from_bids",
+    "subjects_from_nnunet",
+    "subjects_from_table",
+    "write_splits",
 ]
 
 _HOMES = {
     "Cache": "patchflow.cache.read",
+    "DatasetInfo": "patchflow.subjects",
     "GridAggregator": "patchflow.inference.aggregator",
     "GridSampler": "patchflow.inference.grid",
     "LabelMap": "patchflow.images.image",
@@ -111,17 +139,28 @@ _HOMES = {
     "Queue": "patchflow.loading.queue",
     "Recipe": "patchflow.augment.recipe",
     "ScalarImage": "patchflow.images.image",
+    "Split": "patchflow.subjects",
     "Subject": "patchflow.subjects",
     "UniformSampler": "patchflow.sampling.uniform",
     "WeightedSampler": "patchflow.sampling.weighted",
     "WholeVolumeDice": "patchflow.callbacks",
     "build_cache": "patchflow.cache.build",
+    "export": "patchflow.cache.export",
     "find_subjects": "patchflow.subjects",
+    "folds_by_column": "patchflow.subjects",
     "from_monai": "patchflow.adapters.monai",
     "from_torchio": "patchflow.adapters.torchio",
+    "k_fold": "patchflow.subjects",
     "open_cache": "patchflow.cache.read",
     "predict": "patchflow.inference.predict",
     "predict_subjects": "patchflow.inference.subjects",
+    "read_dataset_info": "patchflow.subjects",
+    "read_splits": "patchflow.subjects",
+    "split_by_column": "patchflow.subjects",
+    "subjects_from_bids": "patchflow.subjects",
+    "subjects_from_nnunet": "patchflow.subjects",
+    "subjects_from_table": "patchflow.subjects",
+    "write_splits": "patchflow.subjects",
 }
 _ROOMS = ("augment", "preprocess")
 

@@ -14,6 +14,9 @@ from patchflow.cache.records import ImageRecord, volume_shape
 from patchflow.errors import ArgumentError, SamplerError, UnknownNameError
 from patchflow.geometry.affine import spacing
 from patchflow.geometry.location import Overlap, PatchLocation
+from patchflow.geometry.space import VoxelGrid
+from patchflow.preprocess.base import GridChange
+from patchflow.preprocess.pipeline import native_grid
 from patchflow.types import Affine, Array, Int3
 
 
@@ -45,6 +48,16 @@ class Entry:
         """Millimetres between voxels along I, J, K."""
         i, j, k = spacing(self.affine)
         return float(i), float(j), float(k)
+
+    @property
+    def changes(self) -> tuple[GridChange, ...]:
+        """The preprocessing steps that changed the voxel grid, in order, each with the grid before it."""
+        return tuple(GridChange.from_dict(change) for key in ("past", "grids") for change in self._record.get(key, []))
+
+    @property
+    def native(self) -> VoxelGrid:
+        """The voxel grid of the source, before any preprocessing: where predictions belong."""
+        return native_grid(self.changes, VoxelGrid(self.shape, self.affine))
 
     @property
     def metadata(self) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from patchflow.images.volume import Volume
 from patchflow.kernels.histogram import has_histogram, histogram, levels
 from patchflow.kernels.pointwise import IntensityMap, apply_map
 from patchflow.kernels.summary import combine, moments
-from patchflow.preprocess.pipeline import Pipeline
+from patchflow.preprocess.pipeline import Pipeline, ProcessedSubject
 from patchflow.subjects import Subject
 from patchflow.types import Array
 
@@ -96,15 +96,21 @@ def _reusable(task: EntryTask) -> dict[str, Any] | None:
         and record.get("id") == identity_of(record)
         and [(name, values["kind"]) for name, values in images.items()]
         == [(name, image.kind) for name, image in task.subject.images.items()]
+        and record.get("past", []) == _past(task.subject)
         and all(image.digest() == images[name]["digest"] for name, image in task.subject.images.items())
     )
     return record if same else None
 
 
+def _past(subject: Subject) -> list[dict[str, Any]]:
+    """What became of the subject's grid before it was given."""
+    return [change.to_dict() for change in subject.changes] if isinstance(subject, ProcessedSubject) else []
+
+
 def _build(task: EntryTask) -> dict[str, Any]:
     loaded, digests = task.subject.load_with_digests()
-    volumes = task.pipeline.apply(loaded, task.subject.name)
-    del loaded  # what a step replaced can go
+    processed = task.pipeline.process(task.subject, loaded)
+    volumes = processed.volumes
     with ThreadPoolExecutor(max_workers=len(volumes)) as threads:  # the kernels release the GIL
         what = [f"subject {task.subject.name!r}, image {name!r}" for name in volumes]
         parts = dict(zip(volumes, threads.map(partial(_prepare, task.layout), what, volumes.values()), strict=True))
@@ -114,6 +120,8 @@ def _build(task: EntryTask) -> dict[str, Any]:
         **_wanted(task),
         "shape": list(first.shape[1:]),
         "affine": np.asarray(first.affine, np.float64).tolist(),
+        "past": _past(task.subject),
+        "grids": [change.to_dict() for change in processed.changes][len(_past(task.subject)) :],
         "images": {name: {**facts.to_dict(), "digest": digests[name]} for name, (facts, _) in parts.items()},
     }
     record["id"] = identity_of(record)

@@ -5,8 +5,9 @@
      "entries": [the record of each entry, one per line]}
 
 An entry's record: "id" (a digest of the rest), "file" (below entries/), "name", "layout", "fingerprint" (of the preprocessing), "shape"
-(I, J, K), "affine", "metadata", "images" (by name: see `ImageRecord.to_dict`). The entry file holds the same record, so that a manifest
-can be made again from the entries.
+(I, J, K), "affine", "grids" (the steps that changed the voxel grid, each with the shape and affine before it), "past" (the same of what was
+done before the build; caches that are older than such steps have neither), "metadata", "images" (by name: see `ImageRecord.to_dict`). The
+entry file holds the same record, so that a manifest can be made again from the entries.
 """
 
 import json

@@ -1,10 +1,10 @@
 """Grids of voxels in space, a shape and an affine each, and how one lies in another."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,6 +40,16 @@ class VoxelGrid:
             return False
         apart = np.linalg.solve(self.affine, other.affine) - np.eye(4)
         return bool(np.abs(apart @ _corners(self.shape)).max() < SAME)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {"shape": list(self.shape), "affine": np.asarray(self.affine, np.float64).tolist()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "VoxelGrid":
+        """The grid written by `to_dict`."""
+        i, j, k = (int(n) for n in values["shape"])
+        return cls((i, j, k), np.array(values["affine"], np.float64))
 
     def check(self, name: str) -> None:
         """Raise `ArgumentError`, which calls the grid `name`, unless it has voxels and its affine can be inverted."""

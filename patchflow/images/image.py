@@ -11,14 +11,12 @@ import numpy as np
 
 from patchflow.errors import ArgumentError, ImageError, ImageFileError
 from patchflow.geometry.affine import spacing
-from patchflow.images import nifti
+from patchflow.images.content import Source, widened_dtype
+from patchflow.images.formats import format_of, source_of
 from patchflow.images.labels import as_labels
-from patchflow.images.stream import file_digest
 from patchflow.images.volume import Kind, Volume, as_array, checked_affine
 from patchflow.kernels.pointwise import IntensityMap
 from patchflow.types import Affine, Array
-
-_FORMATS = (".nii", ".nii.gz")
 
 
 @dataclass(frozen=True)
@@ -40,28 +38,38 @@ class Image(ABC):
     nothing. Images of arrays share the array's memory: do not change it afterwards.
 
     Args:
-        source: path of a NIfTI file (.nii or .nii.gz), or an array or tensor of real numbers, (I, J, K) or (C, I, J, K). A 2D image has
-            one voxel along one axis.
-        affine: 4x4, voxel index to RAS+ millimetres; for arrays only; None is the identity (1 mm voxels).
+        source: a path, or an array or tensor of real numbers, (I, J, K) or (C, I, J, K). A 2D image has one voxel along one axis.
+            Files that are read: NIfTI (.nii, .nii.gz), MGH (.mgh, .mgz), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd), NumPy (.npy), HDF5
+            (.h5, .hdf5; "file.h5:/path/of/dataset" chooses one of several), a folder of DICOM files or one DICOM file (.dcm, .ima).
+        affine: 4x4, voxel index to RAS+ millimetres; for arrays, where None is the identity (1 mm voxels), and for files that say nothing
+            of where voxels lie (.npy, HDF5 without an attribute "affine", NRRD without an anatomical space), which need it.
+        series: for a folder with several DICOM series: the SeriesInstanceUID of one, or the end of it that is its own.
 
     Raises:
-        ArgumentError: for a source that is neither, or an affine beside a path.
+        ArgumentError: for a source that is neither, or a series that is not of a folder.
         ImageError: for an array or affine that cannot be used.
+        ImageFileError: for a file of no format that can be read.
     """
 
     kind: ClassVar[Kind]
 
-    def __init__(self, source: Any, affine: Any = None) -> None:
+    def __init__(self, source: Any, affine: Any = None, *, series: str | None = None) -> None:
         self.path: Path | None = None
+        self._source: Source | None = None
+        self._given: Affine | None = None  # for a file that brings no affine
         self._facts: _Facts | None = None
         self._array: Array | None = None
         if isinstance(source, (str, os.PathLike)):
-            self.path = Path(source)
+            self._source = source_of(os.fspath(source), series)
+            self.path = self._source.path
+            places = format_of(self._source).places  # raises for what cannot be read
             if affine is not None:
-                raise ArgumentError(f"{self.path} brings its own affine: give an affine with arrays only")
-            if not self.path.name.lower().endswith(_FORMATS):
-                raise ImageFileError(f"{self.path} is of no format that can be read ({' or '.join(_FORMATS)}): convert it to .nii.gz")
+                self._given = checked_affine(affine, self.describe())
+            if places is not None:
+                self._check_given(places)
         else:
+            if series is not None:
+                raise ArgumentError("an array is no DICOM series: give series= with a folder only")
             self._array = _checked_array(source)
             affine = checked_affine(np.eye(4) if affine is None else affine, "image of an array")
             self._facts = _Facts(_four(self._array), self._array.dtype, affine)
@@ -108,19 +116,24 @@ class Image(ABC):
             array = self._array.view()
             array.flags.writeable = False  # it is the caller's own
             return self._volume(array, self.affine, 1.0, 0.0), self.digest()
-        assert self.path is not None
-        content = nifti.read(self.path)
-        found = _Facts(_four(content.array), content.array.dtype, content.affine)
+        source = self._file()
+        content = format_of(source).read(source)
+        found = _Facts(_four(content.array), content.array.dtype, self._placed(content.affine))
         if self._facts is not None and not self._facts.agree(found):
-            raise ImageFileError(f"{self.path} has changed since its header was read: make the image anew")
+            raise ImageFileError(f"{source} has changed since its header was read: make the image anew")
         self._facts = found
-        return self._volume(content.array, content.affine.copy(), content.slope, content.inter), content.digest
+        volume = self._volume(content.array, found.affine.copy(), content.slope, content.inter)
+        return volume, self._full_digest(content.digest)
 
     def digest(self) -> str:
-        """sha256 in hexadecimal of the source: of a file's bytes; of an array's dtype, shape, affine and bytes."""
+        """sha256 in hexadecimal of the source: of an array's dtype, shape, affine and bytes, or of a file's bytes.
+
+        Of a header with its voxels in another file, it is that of both; of a DICOM series, that of its files' digests, slice by slice.
+        The dataset chosen in a file, and the affine given with it, are taken in.
+        """
         if self._array is None:
-            assert self.path is not None
-            return file_digest(self.path)
+            source = self._file()
+            return self._full_digest(format_of(source).digest(source))
         facts = self._known()
         sha = hashlib.sha256(repr((facts.dtype.str, facts.shape)).encode())
         sha.update(facts.affine.tobytes())
@@ -128,19 +141,49 @@ class Image(ABC):
         return sha.hexdigest()
 
     def __repr__(self) -> str:
-        source = str(self.path) if self.path is not None else f"array {self.shape} {self.dtype}"
+        source = str(self._source) if self._source is not None else f"array {self.shape} {self.dtype}"
         return f"{type(self).__name__}({source})"
 
     def describe(self) -> str:
-        """Where the voxels come from, for messages: the path, or that it is an array."""
-        return str(self.path) if self.path is not None else f"array of shape {self.shape}"
+        """Where the voxels come from, for messages: the path, with what is chosen of it, or that it is an array."""
+        return str(self._source) if self._source is not None else f"array of shape {self.shape}"
 
     def _known(self) -> _Facts:
         if self._facts is None:
-            assert self.path is not None
-            header = nifti.read_header(self.path)
-            self._facts = _Facts(header.shape, header.dtype.newbyteorder("="), header.affine)
+            source = self._file()
+            header = format_of(source).read_header(source)
+            self._facts = _Facts(header.shape, widened_dtype(header.dtype), self._placed(header.affine))
         return self._facts
+
+    def _file(self) -> Source:
+        assert self._source is not None
+        return self._source
+
+    def _placed(self, affine: Affine | None) -> Affine:
+        """The affine of the file, or the one given for a file without."""
+        try:
+            self._check_given(affine is not None)
+        except ArgumentError as error:
+            raise ImageFileError(f"{error}") from error
+        placed = self._given if affine is None else affine
+        assert placed is not None
+        return placed
+
+    def _check_given(self, places: bool) -> None:
+        """Raise `ArgumentError` unless an affine is given exactly where the file has none."""
+        if places and self._given is not None:
+            raise ArgumentError(f"{self.describe()} brings its own affine: give an affine with arrays, and files that have none, only")
+        if not places and self._given is None:
+            raise ArgumentError(
+                f"{self.describe()} does not say where its voxels lie: give affine=, 4x4, to RAS+ millimetres (numpy.eye(4) for 1 mm)"
+            )
+
+    def _full_digest(self, digest: str) -> str:
+        if self._given is None and not self._file().inner:
+            return digest
+        sha = hashlib.sha256(repr((digest, self._file().inner)).encode())
+        sha.update(b"" if self._given is None else self._given.tobytes())
+        return sha.hexdigest()
 
     @abstractmethod
     def _volume(self, array: Array, affine: Affine, slope: float, inter: float) -> Volume:

@@ -5,65 +5,26 @@ are decompressed slab by slab and put in order by a kernel meanwhile, which take
 """
 
 import hashlib
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 
 from patchflow.errors import ImageError, ImageFileError
+from patchflow.images.content import Content, Header
 from patchflow.images.stream import ByteStream, open_stream
 from patchflow.images.volume import checked_affine
-from patchflow.kernels.transpose import TILE_SLICES, slab_to_volume
-from patchflow.types import Affine, Array
+from patchflow.images.voxels import check_end, read_voxels
+from patchflow.types import Affine
 
 _DTYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
 _REFUSED = {1: "binary", 32: "complex64", 128: "RGB", 1536: "float128", 1792: "complex128", 2048: "complex256", 2304: "RGBA"}
 _MILLIMETRES = {1: 1000.0, 3: 0.001}  # NIfTI's codes for metres and micrometres; others are millimetres or unknown
 _HEADERS: dict[int, tuple[Any, int, bytes]] = {348: (nib.Nifti1Header, 352, b"n+1\0"), 540: (nib.Nifti2Header, 544, b"n+2\0")}
-_SLAB_BYTES = 16 << 20
 
 
-@dataclass(frozen=True)
-class NiftiHeader:
-    """What a NIfTI header says.
-
-    Attributes:
-        shape: (C, I, J, K).
-        dtype: of the stored voxels, in the file's byte order.
-        affine: 4x4 float64, voxel index to RAS+ millimetres.
-        slope: value = slope * stored + inter; 1 when the header asks for no scaling.
-        inter: 0 when the header asks for no scaling.
-        offset: the first voxel's byte in the (decompressed) file.
-    """
-
-    shape: tuple[int, int, int, int]
-    dtype: np.dtype[Any]
-    affine: Affine
-    slope: float
-    inter: float
-    offset: int
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all voxels."""
-        c, i, j, k = self.shape
-        return c * i * j * k * self.dtype.itemsize
-
-
-class NiftiContent(NamedTuple):
-    """All of a NIfTI file: stored voxels (C, I, J, K), what the header says of them, and the sha256 of the file's bytes."""
-
-    array: Array
-    affine: Affine
-    slope: float
-    inter: float
-    digest: str
-
-
-def read_header(path: Path) -> NiftiHeader:
+def read_header(path: Path) -> Header:
     """Read the header alone.
 
     The affine is nibabel's choice (sform, else qform, else spacing alone), in millimetres also where the header is in metres or
@@ -77,11 +38,11 @@ def read_header(path: Path) -> NiftiHeader:
         return _header(stream, path)[0]
 
 
-def read(path: Path) -> NiftiContent:
+def read(path: Path) -> Content:
     """Read a whole file to its very end, so that a gzip file's checksum is checked.
 
     Returns:
-        The voxels in C order and the machine's byte order, and the rest of `NiftiContent`.
+        The voxels in C order and the machine's byte order, and the rest of `Content`.
 
     Raises:
         ImageFileError: as `read_header` does, and for a file that is truncated, damaged, or longer than its header says.
@@ -89,18 +50,12 @@ def read(path: Path) -> NiftiContent:
     digest = hashlib.sha256()
     with open_stream(path, digest) as stream:
         header, done = _header(stream, path)
-        _skip(stream, header.offset - done)
-        try:
-            array = np.empty(header.shape, header.dtype.newbyteorder("="))
-        except MemoryError as error:
-            raise ImageFileError(f"{path} holds {header.nbytes / 2**30:.1f} GiB of voxels, which do not fit into memory") from error
-        _fill(array, stream, header.dtype)
-        if not stream.at_end():
-            raise ImageFileError(f"{path} goes on after the {array.nbytes} bytes of voxels that its header declares: write it again")
-    return NiftiContent(array, header.affine, header.slope, header.inter, digest.hexdigest())
+        array = read_voxels(stream, header, path, done)
+        check_end(stream, header, path)
+    return Content(array, header.affine, header.slope, header.inter, digest.hexdigest())
 
 
-def _header(stream: ByteStream, path: Path) -> tuple[NiftiHeader, int]:
+def _header(stream: ByteStream, path: Path) -> tuple[Header, int]:
     """The header, and how many bytes of the stream it took."""
     start = bytearray(4)
     stream.into(memoryview(start))
@@ -125,15 +80,11 @@ def _header(stream: ByteStream, path: Path) -> tuple[NiftiHeader, int]:
         raise
     except (nib.spatialimages.HeaderDataError, ImageError, ValueError, OverflowError) as error:
         raise ImageFileError(f"{path}: the header cannot be used: {error}") from error
-    if header.offset + header.nbytes > stream.limit:
-        raise ImageFileError(
-            f"{path} is truncated, or its header is wrong: shape {header.shape} of {header.dtype.name} takes "
-            f"{header.offset + header.nbytes} bytes, and the file holds at most {stream.limit}; fetch or write it again"
-        )
+    header.check_fits(stream.limit, path)
     return header, size
 
 
-def _parsed(raw: Any, order: str, path: Path, first: int) -> NiftiHeader:
+def _parsed(raw: Any, order: str, path: Path, first: int) -> Header:
     code = int(raw["datatype"])
     if code not in _DTYPES:
         raise ImageFileError(f"{path}: voxels of type {_REFUSED.get(code, f'code {code}')} cannot be used: convert to integers or floats")
@@ -145,7 +96,7 @@ def _parsed(raw: Any, order: str, path: Path, first: int) -> NiftiHeader:
         slope, inter = 1.0, 0.0
     if not np.isfinite([slope, inter]).all():
         raise ImageFileError(f"{path}: the scaling must be finite, not scl_slope {slope} and scl_inter {inter}; set it right in the header")
-    return NiftiHeader(_shape(raw, path), np.dtype(order + _DTYPES[code]), _affine(raw, path), slope, inter, int(offset))
+    return Header(_shape(raw, path), np.dtype(order + _DTYPES[code]), _affine(raw, path), slope, inter, int(offset))
 
 
 def _shape(raw: Any, path: Path) -> tuple[int, int, int, int]:
@@ -174,44 +125,3 @@ def _affine(raw: Any, path: Path) -> Affine:
     affine = checked_affine(raw.get_best_affine(), str(path))
     affine[:3] *= _MILLIMETRES.get(int(raw["xyzt_units"]) & 7, 1.0)
     return affine
-
-
-def _skip(stream: ByteStream, count: int) -> None:
-    scratch = memoryview(bytearray(min(count, 1 << 16)))
-    while count:
-        part = min(count, len(scratch))
-        stream.into(scratch[:part])
-        count -= part
-
-
-def _fill(array: Array, stream: ByteStream, dtype: np.dtype[Any]) -> None:
-    """Read slabs of slices in turn into two buffers, while a thread puts the last one in its place in `array`."""
-    channels, ni, nj, nk = array.shape
-    slice_bytes = ni * nj * dtype.itemsize
-    depth = min(nk, max(_SLAB_BYTES // slice_bytes, 1))
-    if depth > TILE_SLICES:
-        depth -= depth % TILE_SLICES
-    slabs = [(c, k, min(depth, nk - k)) for c in range(channels) for k in range(0, nk, depth)]
-    buffers = [np.empty(depth * slice_bytes, np.uint8) for _ in slabs[:2]]
-
-    def place(buffer: Array, c: int, k: int, count: int) -> None:
-        slab = buffer[: count * slice_bytes].view(dtype)
-        if not dtype.isnative:
-            slab = slab.byteswap(inplace=True).view(array.dtype)
-        slab_to_volume(slab.reshape(count, nj, ni), array[c], k)
-
-    if len(slabs) == 1:
-        stream.into(buffers[0].data)
-        place(buffers[0], *slabs[0])
-        return
-    with ThreadPoolExecutor(1, thread_name_prefix="patchflow-nifti") as pool:
-        placing: list[Future[None] | None] = [None, None]
-        for number, (c, k, count) in enumerate(slabs):
-            buffer, last = buffers[number % 2], placing[number % 2]
-            if last is not None:
-                last.result()  # the buffer is free again
-            stream.into(buffer.data[: count * slice_bytes])
-            placing[number % 2] = pool.submit(place, buffer, c, k, count)
-        for future in placing:
-            if future is not None:
-                future.result()

@@ -1,4 +1,7 @@
-"""The bytes of a file, decompressed on the way if it is gzip, read once from the start to the very end."""
+"""The bytes of a file, decompressed on the way if it is gzip, read once from the start to the very end.
+
+Deflate is undone by ISA-L (the package isal, in the extra "fast") where that is installed, else by zlib. Both check gzip's checksums.
+"""
 
 import errno
 import hashlib
@@ -8,15 +11,23 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, Literal, Protocol
 
 from patchflow.errors import ImageFileError
+
+try:
+    from isal import isal_zlib as _deflate
+except ImportError:
+    _deflate = zlib
 
 MAX_EXPANSION = 1032
 """Deflate turns a byte into at most this many (zlib's technical details, "maximum compression factor")."""
 
 _CHUNK_IN, _CHUNK_OUT = 1 << 17, 1 << 19  # both fit a second-level cache: the copy out of a chunk costs little
-_GZIP = 16 + zlib.MAX_WBITS
+_WINDOW = {"gzip": 16 + zlib.MAX_WBITS, "zlib": zlib.MAX_WBITS}
+
+Packing = Literal["", "gzip", "zlib"]
+"""How a stream is compressed: not at all, as RFC 1952 or as RFC 1950 has it."""
 
 
 class ByteStream(Protocol):
@@ -31,6 +42,9 @@ class ByteStream(Protocol):
     def at_end(self) -> bool:
         """Whether nothing is left; a gzip file's checksum and length have been checked if so."""
 
+    def run_out(self, most: int) -> bool:
+        """Read on to the end, and say whether it came within about `most` bytes."""
+
 
 @contextmanager
 def open_stream(path: Path, digest: Any = None) -> Iterator[ByteStream]:
@@ -43,19 +57,35 @@ def open_stream(path: Path, digest: Any = None) -> Iterator[ByteStream]:
     Raises:
         ImageFileError: for a file that is missing, empty, no regular file, or not what the end of its name says.
     """
+    with reading(path), open_image_file(path) as file:
+        is_gzip = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        named_so = path.name.lower().endswith((".gz", ".mgz"))
+        if named_so and not is_gzip:
+            raise ImageFileError(f"{path} is not compressed by gzip, though its name ends in .gz: rename it, or fetch it again")
+        if is_gzip and not named_so:
+            raise ImageFileError(f"{path} is compressed by gzip, though its name does not end in .gz: rename it to {path.name}.gz")
+        yield stream_of(path, file, "gzip" if is_gzip else "", digest)
+
+
+def stream_of(path: Path, file: IO[bytes], packing: Packing, digest: Any = None) -> ByteStream:
+    """The rest of an open file as a stream of its content, decompressed.
+
+    Args:
+        path: the file, for errors.
+        file: open, unbuffered, at where the stream begins.
+        packing: of what follows.
+        digest: a hashlib object that takes in the file's own bytes, in order, as they are read.
+    """
+    left = os.fstat(file.fileno()).st_size - file.tell()
+    return _PackedStream(path, file, left, digest, packing) if packing else _PlainStream(path, file, left, digest)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turns what the system says of a read into an `ImageFileError` that names the file."""
     try:
-        with open_image_file(path) as file:
-            size = os.fstat(file.fileno()).st_size
-            is_gzip = file.read(2) == b"\x1f\x8b"
-            file.seek(0)
-            if path.name.lower().endswith(".gz"):
-                if not is_gzip:
-                    raise ImageFileError(f"{path} is not compressed by gzip, though its name ends in .gz: rename it, or fetch it again")
-                yield _GzipStream(path, file, size, digest)
-            else:
-                if is_gzip:
-                    raise ImageFileError(f"{path} is compressed by gzip, though its name does not end in .gz: rename it to {path.name}.gz")
-                yield _PlainStream(path, file, size, digest)
+        yield
     except OSError as error:
         if isinstance(error, ImageFileError):
             raise
@@ -64,13 +94,8 @@ def open_stream(path: Path, digest: Any = None) -> Iterator[ByteStream]:
 
 def file_digest(path: Path) -> str:
     """The sha256 of a file's bytes, in hexadecimal; raises `ImageFileError` if it cannot be read."""
-    try:
-        with open_image_file(path) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
-    except OSError as error:
-        if isinstance(error, ImageFileError):
-            raise
-        raise ImageFileError(f"{path} cannot be read: {error.strerror or error}") from error
+    with reading(path), open_image_file(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def open_image_file(path: Path) -> IO[bytes]:
@@ -106,13 +131,24 @@ class _PlainStream:
     def at_end(self) -> bool:
         return not self.file.read(1)
 
+    def run_out(self, most: int) -> bool:
+        while most > 0:
+            piece = self.file.read(1 << 20)
+            if not piece:
+                return True
+            if self.digest is not None:
+                self.digest.update(piece)
+            most -= len(piece)
+        return self.at_end()
 
-class _GzipStream:
-    """Members of a gzip file one after another, as RFC 1952 has it; zeros after the last are padding."""
 
-    def __init__(self, path: Path, file: IO[bytes], size: int, digest: Any) -> None:
+class _PackedStream:
+    """Members of a gzip file one after another, as RFC 1952 has it; zeros after the last are padding. Or one stream of zlib's."""
+
+    def __init__(self, path: Path, file: IO[bytes], size: int, digest: Any, packing: Packing) -> None:
         self.path, self.file, self.limit, self.digest = path, file, size * MAX_EXPANSION, digest
-        self.member = zlib.decompressobj(_GZIP)
+        self.window, self.name = _WINDOW[packing], packing
+        self.member = _deflate.decompressobj(self.window)
         self.pending = b""
 
     def into(self, target: memoryview) -> None:
@@ -127,6 +163,14 @@ class _GzipStream:
     def at_end(self) -> bool:
         return not self._piece(1)
 
+    def run_out(self, most: int) -> bool:
+        while most > 0:
+            piece = self._piece(_CHUNK_OUT)
+            if not piece:
+                return True
+            most -= len(piece)
+        return self.at_end()
+
     def _piece(self, most: int) -> bytes:
         """At least one and at most `most` bytes of content; none at the end of the file."""
         while True:
@@ -137,20 +181,20 @@ class _GzipStream:
             last = not self.pending
             try:
                 piece = self.member.decompress(self.pending, most)
-            except zlib.error as error:
+            except _deflate.error as error:
                 raise ImageFileError(f"{self.path} is damaged ({error}): fetch or write it again") from error
             self.pending = self.member.unconsumed_tail
             if piece:
                 return piece
             if last and not self.member.eof:
-                raise ImageFileError(f"{self.path} is truncated: its gzip stream does not end; fetch or write it again")
+                raise ImageFileError(f"{self.path} is truncated: its {self.name} stream does not end; fetch or write it again")
 
     def _next_member(self) -> bool:
         rest = self.member.unused_data
         while not (rest := rest.lstrip(b"\0")):
             if not (rest := self._input()):
                 return False
-        self.pending, self.member = rest, zlib.decompressobj(_GZIP)
+        self.pending, self.member = rest, _deflate.decompressobj(self.window)
         return True
 
     def _input(self) -> bytes:

@@ -102,8 +102,9 @@ def checked_affine(affine: object, what: str) -> Affine:
         raise ImageError(f"{what}: the affine holds numbers that are not finite: {matrix.tolist()}; set it right in the source")
     if (matrix[3] != (0, 0, 0, 1)).any():
         raise ImageError(f"{what}: the last row of the affine must be 0 0 0 1, not {matrix[3].tolist()}")
-    lengths = np.linalg.norm(matrix[:3, :3], axis=0)
-    if (lengths == 0).any() or abs(np.linalg.det(matrix[:3, :3] / lengths)) < _LEAST_DETERMINANT:
+    with np.errstate(all="ignore"):  # of numbers whose square is not finite, the determinant is not either
+        determinant = abs(np.linalg.det(matrix[:3, :3] / np.linalg.norm(matrix[:3, :3], axis=0)))
+    if not determinant >= _LEAST_DETERMINANT:
         raise ImageError(
             f"{what}: the affine is singular, so that voxels have no place of their own: {matrix[:3].tolist()}; "
             "set the spacing and directions right in the source"

@@ -2,10 +2,11 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any, ClassVar
 
 from patchflow.errors import ArgumentError, UnknownNameError
+from patchflow.geometry.space import VoxelGrid
 from patchflow.images.volume import Volume
 
 
@@ -22,7 +23,7 @@ class Step(ABC):
 
     @abstractmethod
     def apply(self, volumes: dict[str, Volume], subject_name: str) -> dict[str, Volume]:
-        """The volumes after this step: the same names, kinds and spatial shapes. Arrays given are not to be written to."""
+        """The volumes after this step: the same names, kinds, spatial shapes and affines. Arrays given are not to be written to."""
 
     def to_dict(self) -> dict[str, Any]:
         """The step's name and parameters, as plain JSON values: what a pipeline's fingerprint is made of."""
@@ -30,6 +31,41 @@ class Step(ABC):
         if not is_dataclass(step):
             raise ArgumentError(f"{type(self).__name__} must be a dataclass or have a to_dict() of its own, which says what it does")
         return {"step": type(self).__name__, **asdict(step)}  # type: ignore[arg-type]
+
+
+class SpatialStep(Step):
+    """A step that changes the voxel grid of a subject: `apply` gives all images one new shape, and affines that are true for it.
+
+    The pipeline records the grid before each such step, so that predictions can be brought back to the source's own grid.
+    """
+
+
+@dataclass(frozen=True, eq=False)
+class GridChange:
+    """What a spatial step did.
+
+    Attributes:
+        step: the name of its class.
+        before: the subject's voxel grid before it (that of its first image).
+    """
+
+    step: str
+    before: VoxelGrid
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {"step": self.step, **self.before.to_dict()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "GridChange":
+        """The change written by `to_dict`."""
+        return cls(values["step"], VoxelGrid.from_dict(values))
+
+
+def grid_of(volumes: Mapping[str, Volume]) -> VoxelGrid:
+    """The voxel grid of a subject: that of its first image. Affines of the others may differ from it by rounding."""
+    first = next(iter(volumes.values()))
+    return VoxelGrid(first.spatial_shape, first.affine)
 
 
 def where(subject_name: str, key: str, volume: Volume) -> str:

@@ -1,16 +1,21 @@
 """Steps that change what stored voxels mean, and not the voxels: each is folded into the volume's map, so that int16 stays int16."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from patchflow.errors import ArgumentError, ImageError
 from patchflow.images.volume import Volume
 from patchflow.kernels.pointwise import IntensityMap
-from patchflow.preprocess.base import Step, checked_keys, scalar_names, volume_named, where
-from patchflow.preprocess.statistics import Mask, moments, percentiles
+from patchflow.preprocess.base import Step, checked_keys, scalar_names, where
+from patchflow.preprocess.cohort import cohort_values
+from patchflow.preprocess.fields import ends, finite, percents, set_fields
+from patchflow.preprocess.foreground import constant, mask_of, nothing
+from patchflow.preprocess.pipeline import Pipeline
+from patchflow.preprocess.statistics import moments, percentiles, percentiles_of_counts
+from patchflow.subjects import Subject
 
 Keys = tuple[str, ...] | None
 
@@ -21,39 +26,88 @@ class ZNormalize(Step):
 
     They are exact (float64), over all channels together, the standard deviation divided by the number of voxels (as in NumPy and nnU-Net).
 
+    For CT, nnU-Net limits values to the 0.5 and 99.5 percentile of the cohort's foreground and takes the mean and standard deviation of
+    that foreground: `ZNormalize.train(subjects, "image", mask="label")` finds the four numbers (Isensee et al., Nature Methods 18, 2021).
+
     Args:
         keys: names of scalar images; None for every scalar image.
         mean: subtract this instead of the image's mean.
         std: divide by this instead of the image's standard deviation; above 0.
         mask: name of a label map: the mean and standard deviation are those of the voxels where it is above 0 (in any of its channels).
+        above: they are those of the voxels whose value is above this.
+        clip: least and greatest value, to which values are limited first.
 
     Raises:
-        ImageError: when applied to an image that is constant, or whose mask is empty.
+        ImageError: when applied to an image that is constant, or of which no voxel counts.
     """
 
     keys: Keys = None
     mean: float | None = None
     std: float | None = None
     mask: str | None = None
+    above: float | None = None
+    clip: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        _set(self, keys=checked_keys(self.keys), mean=_finite(self.mean, "mean"), std=_finite(self.std, "std"))
+        set_fields(self, keys=checked_keys(self.keys), mean=finite(self.mean, "mean"), std=finite(self.std, "std"))
+        set_fields(self, above=finite(self.above, "above"), clip=None if self.clip is None else ends(self.clip, "clip"))
         if self.std is not None and self.std <= 0:
             raise ArgumentError(f"std must be above 0, not {self.std}")
-        if self.mask is not None and self.mean is not None and self.std is not None:
-            raise ArgumentError("mean and std are given, so that mask would have no effect: give one or the other")
+        if (self.mask is not None or self.above is not None) and self.mean is not None and self.std is not None:
+            raise ArgumentError("mean and std are given, so that mask and above would have no effect: give one or the other")
+
+    @classmethod
+    def train(
+        cls,
+        subjects: Iterable[Subject],
+        key: str,
+        *,
+        mask: str | None = None,
+        above: float | None = None,
+        percentiles: tuple[float, float] = (0.5, 99.5),
+        before: Pipeline | None = None,
+    ) -> "ZNormalize":
+        """The step with a cohort's own numbers: values limited to two percentiles, then the mean and standard deviation of all.
+
+        Statistics are of the foreground of all subjects together, the mean and standard deviation before values are limited (as in
+        nnU-Net). Images of 8- and 16-bit integers are counted in full; of others, at most a million voxels a subject are taken, evenly
+        spaced.
+
+        Args:
+            subjects: the cohort: those for training.
+            key: the scalar image.
+            mask: name of a label map, which is above 0 in the foreground.
+            above: the foreground's values are above this. Neither: all voxels.
+            percentiles: to which values are limited.
+            before: what is done to subjects first.
+
+        Raises:
+            ArgumentError, ImageError: for no subject, or a subject without foreground.
+        """
+        low, high = percents(percentiles, "percentiles", 2)
+        values, counts = cohort_values(subjects, key, mask, finite(above, "above"), before)
+        clip = percentiles_of_counts(values, counts, (low, high))
+        mean = float(np.average(values, weights=counts))
+        std = float(np.sqrt(np.average((values - mean) ** 2, weights=counts)))
+        if not clip[0] < clip[1] or not std > 0:
+            raise ImageError(f"image {key!r} of the cohort is constant: its values are all {mean:g}")
+        return cls((key,), mean, std, clip=(clip[0], clip[1]))
 
     def apply(self, volumes: dict[str, Volume], subject_name: str) -> dict[str, Volume]:
         """Fold the normalisation into the maps of the images."""
         for key in scalar_names(self.keys, volumes, subject_name):
             mean, std = self.mean, self.std
+            if self.clip is not None:
+                volumes[key] = replace(volumes[key], map=volumes[key].map.then(IntensityMap(low=self.clip[0], high=self.clip[1])))
             if mean is None or std is None:
-                found = moments(volumes[key], _mask(self.mask, volumes, subject_name))
+                found = moments(volumes[key], mask_of(self.mask, volumes, subject_name), self.above)
+                if found is None:
+                    raise nothing(subject_name, key, volumes[key], self.mask, self.above)
                 if std is None and (found.std == 0 or found.minimum == found.maximum):
-                    raise _constant(subject_name, key, volumes[key], found.minimum, self.mask)
+                    raise constant(subject_name, key, volumes[key], found.minimum, self.mask, self.above)
                 mean = found.mean if mean is None else mean
                 std = found.std if std is None else std
-            volumes[key] = _folded(volumes[key], 1 / std, -mean / std, where(subject_name, key, volumes[key]))
+            volumes[key] = folded(volumes[key], 1 / std, -mean / std, where(subject_name, key, volumes[key]))
         return volumes
 
 
@@ -67,27 +121,33 @@ class Rescale(Step):
             value. Exact, and between two voxels linear (NumPy's default).
         keys: names of scalar images; None for every scalar image.
         mask: name of a label map: the percentiles are those of the voxels where it is above 0 (in any of its channels).
+        above: the percentiles are those of the voxels whose value is above this.
 
     Raises:
-        ImageError: when applied to an image whose two percentiles are equal, or whose mask is empty.
+        ImageError: when applied to an image whose two percentiles are equal, or of which no voxel counts.
     """
 
     out: tuple[float, float] = (0.0, 1.0)
     percentiles: tuple[float, float] = (0.0, 100.0)
     keys: Keys = None
     mask: str | None = None
+    above: float | None = None
 
     def __post_init__(self) -> None:
-        _set(self, out=_ends(self.out, "out"), percentiles=_ends(self.percentiles, "percentiles"), keys=checked_keys(self.keys))
+        set_fields(self, above=finite(self.above, "above"))
+        set_fields(self, out=ends(self.out, "out"), percentiles=ends(self.percentiles, "percentiles"), keys=checked_keys(self.keys))
         if self.percentiles[0] < 0 or self.percentiles[1] > 100:
             raise ArgumentError(f"percentiles must be from 0 to 100, not {self.percentiles}")
 
     def apply(self, volumes: dict[str, Volume], subject_name: str) -> dict[str, Volume]:
         """Fold the rescaling into the maps of the images."""
         for key in scalar_names(self.keys, volumes, subject_name):
-            low, high = percentiles(volumes[key], self.percentiles, _mask(self.mask, volumes, subject_name))
+            found = percentiles(volumes[key], self.percentiles, mask_of(self.mask, volumes, subject_name), self.above)
+            if found is None:
+                raise nothing(subject_name, key, volumes[key], self.mask, self.above)
+            low, high = found
             if not low < high:
-                raise _constant(subject_name, key, volumes[key], low, self.mask)
+                raise constant(subject_name, key, volumes[key], low, self.mask, self.above)
             volumes[key] = _stretched(volumes[key], low, high, self.out, where(subject_name, key, volumes[key]))
         return volumes
 
@@ -111,8 +171,8 @@ class Window(Step):
     keys: Keys = None
 
     def __post_init__(self) -> None:
-        _set(self, center=_finite(self.center, "center"), width=_finite(self.width, "width"), keys=checked_keys(self.keys))
-        _set(self, out=None if self.out is None else _ends(self.out, "out"))
+        set_fields(self, center=finite(self.center, "center"), width=finite(self.width, "width"), keys=checked_keys(self.keys))
+        set_fields(self, out=None if self.out is None else ends(self.out, "out"))
         if self.center is None or self.width is None or self.width <= 0:
             raise ArgumentError(f"a window needs a center and a width above 0, not {self.center} and {self.width}")
 
@@ -142,7 +202,7 @@ class Clamp(Step):
     keys: Keys = None
 
     def __post_init__(self) -> None:
-        _set(self, low=_finite(self.low, "low"), high=_finite(self.high, "high"), keys=checked_keys(self.keys))
+        set_fields(self, low=finite(self.low, "low"), high=finite(self.high, "high"), keys=checked_keys(self.keys))
         if self.low is None and self.high is None:
             raise ArgumentError("Clamp needs low, high or both")
         if self.low is not None and self.high is not None and self.low > self.high:
@@ -171,7 +231,7 @@ class ReplaceNonFinite(Step):
     keys: Keys = None
 
     def __post_init__(self) -> None:
-        _set(self, value=_finite(self.value, "value"), keys=checked_keys(self.keys))
+        set_fields(self, value=finite(self.value, "value"), keys=checked_keys(self.keys))
         if self.value is None:
             raise ArgumentError("ReplaceNonFinite needs a value")
 
@@ -191,59 +251,12 @@ class ReplaceNonFinite(Step):
 def _stretched(volume: Volume, low: float, high: float, out: tuple[float, float], what: str) -> Volume:
     """Values from low to high onto `out`, and limited to it."""
     gain = (out[1] - out[0]) / (high - low)
-    return _folded(volume, gain, out[0] - gain * low, what, out)
+    return folded(volume, gain, out[0] - gain * low, what, out)
 
 
-def _folded(volume: Volume, gain: float, bias: float, what: str, out: tuple[float, float] = (-math.inf, math.inf)) -> Volume:
+def folded(volume: Volume, gain: float, bias: float, what: str, out: tuple[float, float] = (-math.inf, math.inf)) -> Volume:
+    """value -> gain value + bias, limited to `out`, put into the volume's map."""
     try:
         return replace(volume, map=volume.map.then(IntensityMap(gain, bias, *out)))
     except ArgumentError as error:
         raise ImageError(f"{what}: its values are too close or too far apart to be normalised ({error}): rescale the source") from error
-
-
-def _mask(name: str | None, volumes: dict[str, Volume], subject_name: str) -> Mask | None:
-    """Where the label map `name` is above 0 in any channel, (I, J, K)."""
-    if name is None:
-        return None
-    volume = volume_named(name, volumes, subject_name)
-    if volume.kind != "label":
-        raise ArgumentError(f"mask names image {name!r} of subject {subject_name!r}, which is a scalar image: name a label map")
-    mask: Mask = volume.array[0] > 0
-    for channel in volume.array[1:]:
-        mask |= channel > 0
-    if not mask.any():
-        raise ImageError(f"{where(subject_name, name, volume)}: no voxel is above 0, so that it cannot be a mask: leave the subject out")
-    return mask
-
-
-def _constant(subject_name: str, key: str, volume: Volume, value: float, mask: str | None) -> ImageError:
-    within = "" if mask is None else f" where {mask!r} is above 0"
-    return ImageError(
-        f"{where(subject_name, key, volume)}: the values between which it would be normalised are all {value:g}{within}: "
-        "leave the subject out, or give numbers (ZNormalize's mean and std, or Window) instead of taking them from the image"
-    )
-
-
-def _finite(value: Any, what: str) -> float | None:
-    if value is None:
-        return None
-    try:
-        number = float(value)
-    except (TypeError, ValueError) as error:
-        raise ArgumentError(f"{what} must be a number, not {value!r}") from error
-    if not math.isfinite(number):
-        raise ArgumentError(f"{what} must be finite, not {value!r}")
-    return number
-
-
-def _ends(value: Any, what: str) -> tuple[float, float]:
-    ends = [_finite(end, what) for end in value] if isinstance(value, (tuple, list)) else []
-    if len(ends) != 2 or ends[0] is None or ends[1] is None or ends[0] >= ends[1]:
-        raise ArgumentError(f"{what} must be two numbers, the smaller first, not {value!r}")
-    return ends[0], ends[1]
-
-
-def _set(step: Step, **fields: Any) -> None:
-    """Set fields of a frozen step as it is made: numbers become floats, so that equal parameters have equal fingerprints."""
-    for name, value in fields.items():
-        object.__setattr__(step, name, value)

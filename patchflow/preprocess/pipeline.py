@@ -4,23 +4,63 @@ import hashlib
 import json
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from patchflow.errors import ArgumentError, ImageError, TransformError
+from patchflow.geometry.space import VoxelGrid
 from patchflow.images.image import LabelMap, ScalarImage
-from patchflow.images.volume import Volume
+from patchflow.images.volume import Kind, Volume
 from patchflow.kernels.pointwise import plain_apply_map
-from patchflow.preprocess.base import Step, where
+from patchflow.preprocess.base import GridChange, SpatialStep, Step, grid_of, where
 from patchflow.preprocess.function import FunctionStep, identity
 from patchflow.subjects import Subject
-from patchflow.types import Array
+from patchflow.types import Affine, Array
 
 _VERSION = 1
 _BLOCK = 1 << 20
 
 _Finite = dict[str, "weakref.ref[Array]"]
+
+
+@dataclass(frozen=True, eq=False)
+class Processed:
+    """A subject's volumes after preprocessing, and how its voxel grid came about.
+
+    Attributes:
+        volumes: image names to volumes: what is to be stored, and the map from that to values.
+        changes: the spatial steps that changed the grid, in order, each with the grid before it.
+    """
+
+    volumes: dict[str, Volume]
+    changes: tuple[GridChange, ...]
+
+    @property
+    def native(self) -> VoxelGrid:
+        """The grid of the source, to which predictions belong."""
+        return native_grid(self.changes, grid_of(self.volumes))
+
+
+class ProcessedSubject(Subject):
+    """A subject that a pipeline gave back: images of arrays, which remembers the grid that it came from.
+
+    Attributes:
+        changes: see `Processed`.
+    """
+
+    changes: tuple[GridChange, ...] = ()
+
+    @property
+    def native(self) -> VoxelGrid:
+        """The grid of the source, to which predictions belong."""
+        return native_grid(self.changes, VoxelGrid(self.shape, self.affine))
+
+
+def native_grid(changes: Iterable[GridChange], now: VoxelGrid) -> VoxelGrid:
+    """The grid before the first of `changes`; `now` where nothing changed."""
+    return next((change.before for change in changes), now)
 
 
 class Pipeline:
@@ -50,43 +90,60 @@ class Pipeline:
         return hashlib.sha256(self._text().encode()).hexdigest()
 
     def run(self, subject: Subject) -> dict[str, Volume]:
+        """The volumes of `process`."""
+        return self.process(subject).volumes
+
+    def process(self, subject: Subject, volumes: dict[str, Volume] | None = None) -> Processed:
         """Check that the subject's images belong together, read them, and do all steps.
 
-        Returns:
-            Image names to volumes: what is to be stored, and the map from that to values.
+        Args:
+            subject: what to preprocess; what a pipeline gave back keeps the grid that it came from.
+            volumes: its images, where they have been read already. They are not written to, and are taken out of the dict, so that a
+                volume that a step replaces can go.
 
         Raises:
             SubjectError: for images of different shapes or affines.
             ImageFileError: for a file that cannot be read.
             ImageError: for voxels that cannot be used; every message names the subject and the image.
         """
-        subject.check()
-        return self.apply(subject.load_with_digests()[0], subject.name)
+        if volumes is None:
+            subject.check()
+            volumes = subject.load_with_digests()[0]
+        current = dict(volumes)
+        volumes.clear()
+        changes = list(subject.changes) if isinstance(subject, ProcessedSubject) else []
+        return self._done(current, changes, subject.name)
 
     def apply(self, volumes: Mapping[str, Volume], subject_name: str) -> dict[str, Volume]:
-        """Do all steps on volumes that have been read; see `run`. The arrays given are not written to."""
-        current = dict(volumes)
-        del volumes  # so that an array that a step replaces can go
+        """Do all steps on volumes that have been read; see `process`. The arrays given are not written to."""
+        return self._done(dict(volumes), [], subject_name).volumes
+
+    def _done(self, current: dict[str, Volume], changes: list[GridChange], subject_name: str) -> Processed:
         finite: _Finite = {}
         for step in self.steps:
             if step.needs_finite:
                 _check_finite(current, subject_name, finite)
-            names = {key: (volume.kind, volume.spatial_shape) for key, volume in current.items()}
+            kinds, grid = {key: volume.kind for key, volume in current.items()}, grid_of(current)
+            affines = {key: volume.affine for key, volume in current.items()}
             current = step.apply(current, subject_name)
-            if {key: (volume.kind, volume.spatial_shape) for key, volume in current.items()} != names:
-                raise TransformError(f"{type(step).__name__} changed the names, kinds or spatial shapes of subject {subject_name!r}")
+            _check_step(step, current, kinds, grid, affines, subject_name)
+            if grid.shape != grid_of(current).shape or (grid.affine != grid_of(current).affine).any():
+                changes.append(GridChange(type(step).__name__, grid))
         _check_finite(current, subject_name, finite)
         for key, volume in current.items():
             _check_range(volume, where(subject_name, key, volume))
-        return current
+        return Processed(current, tuple(changes))
 
-    def __call__(self, subject: Subject) -> Subject:
+    def __call__(self, subject: Subject) -> ProcessedSubject:
         """The subject after all steps: images of arrays, float32 for scalar images; the metadata as it is."""
+        processed = self.process(subject)
         images = {
             key: (LabelMap if volume.kind == "label" else ScalarImage)(volume.values(), volume.affine)
-            for key, volume in self.run(subject).items()
+            for key, volume in processed.volumes.items()
         }
-        return Subject(subject.name, **images, **subject.metadata)
+        made = ProcessedSubject(subject.name, **images, **subject.metadata)
+        made.changes = processed.changes
+        return made
 
     def __repr__(self) -> str:
         return f"Pipeline([{', '.join(getattr(step, 'name', repr(step)) for step in self.steps)}])"
@@ -113,6 +170,23 @@ def _described(step: Step) -> dict[str, Any]:
     except (TypeError, ValueError) as error:
         raise ArgumentError(f"{type(step).__name__}.to_dict() must give plain JSON values, not {description!r}") from error
     return description
+
+
+def _check_step(
+    step: Step, after: dict[str, Volume], kinds: dict[str, Kind], grid: VoxelGrid, affines: dict[str, Affine], subject_name: str
+) -> None:
+    """Refuse what a step must not change: names and kinds, and the grid unless it is spatial; then all images change alike."""
+    if {key: volume.kind for key, volume in after.items()} != kinds:
+        raise TransformError(f"{type(step).__name__} changed the names or kinds of the images of subject {subject_name!r}")
+    shapes = {key: volume.spatial_shape for key, volume in after.items()}
+    if isinstance(step, SpatialStep):
+        if len(set(shapes.values())) > 1:
+            raise TransformError(f"{type(step).__name__} gave the images of subject {subject_name!r} different shapes: {shapes}")
+    elif set(shapes.values()) != {grid.shape} or any((volume.affine != affines[key]).any() for key, volume in after.items()):
+        raise TransformError(
+            f"{type(step).__name__} changed the spatial shape or affine of subject {subject_name!r}: steps that do are "
+            "subclasses of SpatialStep"
+        )
 
 
 def _check_finite(volumes: Mapping[str, Volume], subject_name: str, known: _Finite) -> None:

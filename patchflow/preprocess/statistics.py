@@ -31,49 +31,72 @@ class Moments:
     std: float
 
 
-def moments(volume: Volume, mask: Mask | None = None) -> Moments:
-    """Moments of a scalar volume's values before they are rounded to float32.
+def moments(volume: Volume, mask: Mask | None = None, above: float | None = None) -> Moments | None:
+    """Moments of a scalar volume's values before they are rounded to float32; None where no voxel counts.
 
     Args:
         volume: every stored voxel finite.
-        mask: (I, J, K), C-contiguous: only where it is true, in every channel; at least one voxel.
+        mask: (I, J, K), C-contiguous: only where it is true, in every channel.
+        above: only voxels whose value is above this.
     """
     if has_histogram(volume.array.dtype):
-        values, counts = _counted(volume, mask)
+        values, counts = counted(volume, mask, above)
+        if not values.size:
+            return None
         total = int(counts.sum())
         mean = math.fsum(values * counts) / total
         variance = math.fsum((values - mean) ** 2 * counts) / total
         return Moments(total, float(values.min()), float(values.max()), mean, math.sqrt(variance))
     sums, least, greatest, total = [], math.inf, -math.inf, 0
-    for block in _blocks(volume, mask):
+    for block in _blocks(volume, mask, above):
         sums.append(float(block.sum()))
         least, greatest, total = min(least, float(block.min())), max(greatest, float(block.max())), total + block.size
+    if not total:
+        return None
     mean = math.fsum(sums) / total
-    variance = math.fsum(float(((block - mean) ** 2).sum()) for block in _blocks(volume, mask)) / total
+    variance = math.fsum(float(((block - mean) ** 2).sum()) for block in _blocks(volume, mask, above)) / total
     return Moments(total, least, greatest, mean, math.sqrt(variance))
 
 
-def percentiles(volume: Volume, wanted: Sequence[float], mask: Mask | None = None) -> list[float]:
+def percentiles(volume: Volume, wanted: Sequence[float], mask: Mask | None = None, above: float | None = None) -> list[float] | None:
     """Percentiles of a scalar volume's values before they are rounded to float32, between two voxels linearly (NumPy's default).
 
     Args:
         volume: every stored voxel finite.
         wanted: from 0, the least value, to 100, the greatest.
-        mask: as in `moments`.
+        mask, above: as in `moments`.
+
+    Returns:
+        One number for each that is wanted; None where no voxel counts.
     """
     if has_histogram(volume.array.dtype):
-        values, counts = _counted(volume, mask)
-        order = np.argsort(values, kind="stable")  # a negative gain turns them round
-        ends = np.cumsum(counts[order])
-        count = int(ends[-1])
-        ranks = _ranks(wanted, count)
-        found = {rank: float(values[order][np.searchsorted(ends, rank, side="right")]) for rank in ranks}
-    else:
-        stored = volume.array.reshape(-1) if mask is None else volume.array[:, mask].reshape(-1)
-        count = stored.size
-        ranks = _ranks(wanted, count)
-        found = _of_ranks(stored, ranks, volume.map)
+        values, counts = counted(volume, mask, above)
+        return percentiles_of_counts(values, counts, wanted) if values.size else None
+    stored = volume.array.reshape(-1) if mask is None else volume.array[:, mask].reshape(-1)
+    if above is not None:
+        stored = stored[_is_above(stored, volume.map, above)]
+    if not stored.size:
+        return None
+    found = _of_ranks(stored, _ranks(wanted, stored.size), volume.map)
+    return [_between(found, percent / 100 * (stored.size - 1)) for percent in wanted]
+
+
+def percentiles_of_counts(values: npt.NDArray[np.float64], counts: npt.NDArray[np.int64], wanted: Sequence[float]) -> list[float]:
+    """Percentiles of values (N,), in any order, that occur `counts` (N,) times each."""
+    order = np.argsort(values, kind="stable")  # a negative gain turns them round
+    ends = np.cumsum(counts[order])
+    count = int(ends[-1])
+    found = {rank: float(values[order][np.searchsorted(ends, rank, side="right")]) for rank in _ranks(wanted, count)}
     return [_between(found, percent / 100 * (count - 1)) for percent in wanted]
+
+
+def spread(volume: Volume, centre: float, mask: Mask | None = None, above: float | None = None) -> float:
+    """The median of the values' absolute distances from `centre`; some voxel counts."""
+    if has_histogram(volume.array.dtype):
+        values, counts = counted(volume, mask, above)
+        return percentiles_of_counts(np.abs(values - centre), counts, (50.0,))[0]
+    distances = np.concatenate([np.abs(block - centre) for block in _blocks(volume, mask, above)])
+    return float(np.median(distances, overwrite_input=True))
 
 
 def _ranks(wanted: Sequence[float], count: int) -> list[int]:
@@ -98,14 +121,34 @@ def _of_ranks(stored: Array, ranks: list[int], intensities: IntensityMap) -> dic
     return {rank: float(_mapped(np.float64(picked[place]), intensities)) for rank, place in places.items()}
 
 
-def _counted(volume: Volume, mask: Mask | None) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """The values that occur, and how often."""
+def counted(volume: Volume, mask: Mask | None = None, above: float | None = None) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """The values that occur in a volume of 8- or 16-bit integers, and how often."""
     counts = np.sum([histogram(channel, mask) for channel in volume.array], axis=0)
     present = np.flatnonzero(counts)
-    return np.asarray(_mapped(levels(volume.array.dtype)[present], volume.map)), counts[present]
+    values, counts = np.asarray(_mapped(levels(volume.array.dtype)[present], volume.map)), counts[present]
+    return (values, counts) if above is None else (values[values > above], counts[values > above])
 
 
-def _blocks(volume: Volume, mask: Mask | None) -> Iterator[npt.NDArray[np.float64]]:
+def some_values(volume: Volume, most: int, mask: Mask | None = None, above: float | None = None) -> tuple[npt.NDArray[np.float64], int]:
+    """At most `most` values, evenly spaced among the voxels that count in storage order; and for how many voxels each stands."""
+    total = sum(block.size for block in _blocks(volume, mask, above))
+    step = max(1, -(-total // most))
+    kept, passed = [np.empty(0)], 0
+    for block in _blocks(volume, mask, above):
+        kept.append(block[-passed % step :: step])
+        passed += block.size
+    return np.concatenate(kept), step
+
+
+def _is_above(stored: Array, intensities: IntensityMap, above: float) -> npt.NDArray[np.bool_]:
+    """Whether each voxel of a flat array reads above a value; in blocks, as they are widened."""
+    found = np.empty(stored.size, np.bool_)
+    for start in range(0, stored.size, _BLOCK):
+        found[start : start + _BLOCK] = _mapped(stored[start : start + _BLOCK].astype(np.float64), intensities) > above
+    return found
+
+
+def _blocks(volume: Volume, mask: Mask | None, above: float | None) -> Iterator[npt.NDArray[np.float64]]:
     flat_mask = None if mask is None else mask.reshape(-1)
     for channel in volume.array:
         flat = channel.reshape(-1)
@@ -113,8 +156,11 @@ def _blocks(volume: Volume, mask: Mask | None) -> Iterator[npt.NDArray[np.float6
             block = flat[start : start + _BLOCK]
             if flat_mask is not None:
                 block = block[flat_mask[start : start + _BLOCK]]
-            if block.size:
-                yield np.asarray(_mapped(block.astype(np.float64), volume.map))
+            values = np.asarray(_mapped(block.astype(np.float64), volume.map))
+            if above is not None:
+                values = values[values > above]
+            if values.size:
+                yield values
 
 
 def _mapped(stored: npt.NDArray[np.float64] | np.float64, intensities: IntensityMap) -> npt.NDArray[np.float64] | np.float64:

@@ -78,7 +78,7 @@ def test_a_file_that_changed_since_its_header_was_read(path: Path) -> None:
         image.load()
 
 
-@pytest.mark.parametrize("name", ["scan.mha", "scan.nrrd", "scan.img", "scan.hdr", "scan.gz", "scan"])
+@pytest.mark.parametrize("name", ["scan.jpg", "scan.img", "scan.hdr", "scan.gz", "scan"])
 def test_other_formats_are_refused_at_once(name: str) -> None:
     with pytest.raises(ImageFileError, match=rf"{name} is of no format"):
         pf.ScalarImage(name)

@@ -14,12 +14,17 @@ import numpy as np
 import pytest
 
 from patchflow.errors import ImageFileError
-from patchflow.images import nifti
 from patchflow.images.nifti import read, read_header
 from patchflow.seeding import generator
 
 NIBABEL = Path(nib.__file__).parent / "tests" / "data"
 AFFINE = np.array([[-0.8, 0.1, 0, 40], [0.1, 0.9, 0, -30], [0, 0, 2.5, 12], [0, 0, 0, 1]])
+
+
+@pytest.fixture(autouse=True, params=["zlib", "isal.isal_zlib"])
+def inflater(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that is tested here holds with either package that undoes deflate."""
+    monkeypatch.setattr("patchflow.images.stream._deflate", pytest.importorskip(request.param))
 
 
 def channels_first(array: np.ndarray) -> np.ndarray:
@@ -123,7 +128,7 @@ def test_axes_beyond_the_third_become_channels(tmp_path: Path, shape: tuple[int,
 
 @pytest.mark.parametrize("slab", [1, 200, 1 << 20])
 def test_slabs_of_any_size_give_the_same_voxels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, slab: int) -> None:
-    monkeypatch.setattr(nifti, "_SLAB_BYTES", slab)
+    monkeypatch.setattr("patchflow.images.voxels._SLAB_BYTES", slab)
     voxels = np.arange(3 * 4 * 150 * 2, dtype=">i4").reshape(3, 4, 150, 2)
     path = tmp_path / "image.nii.gz"
     header = nib.Nifti1Header(endianness=">")
@@ -284,7 +289,7 @@ class TestRefused:
             read(packed)
 
     def test_a_gzip_file_cut_off_between_slabs(self, monkeypatch: pytest.MonkeyPatch, packed: Path) -> None:
-        monkeypatch.setattr(nifti, "_SLAB_BYTES", 1)  # with the thread that puts voxels in order at work
+        monkeypatch.setattr("patchflow.images.voxels._SLAB_BYTES", 1)  # with the thread that puts voxels in order at work
         packed.write_bytes(packed.read_bytes()[:-40])
         with pytest.raises(ImageFileError, match=r"packed\.nii\.gz is truncated"):
             read(packed)
@@ -299,17 +304,19 @@ class TestRefused:
         with pytest.raises(ImageFileError, match=r"packed\.nii\.gz goes on after the 420 bytes"):
             read(packed)
 
-    @pytest.mark.parametrize(("place", "message"), [(-8, "incorrect data check"), (-1, "incorrect length check")])
+    @pytest.mark.parametrize(
+        ("place", "message"), [(-8, "incorrect data check|Incorrect checksum"), (-1, "incorrect length check|Incorrect checksum")]
+    )
     def test_a_bad_checksum_or_length(self, packed: Path, place: int, message: str) -> None:
         content = bytearray(packed.read_bytes())
         content[place] ^= 1
         packed.write_bytes(content)
-        with pytest.raises(ImageFileError, match=rf"packed\.nii\.gz is damaged.*{message}"):
+        with pytest.raises(ImageFileError, match=rf"packed\.nii\.gz is damaged.*({message})"):
             read(packed)
 
     def test_garbage_after_gzip(self, packed: Path) -> None:
         packed.write_bytes(packed.read_bytes() + b"garbage")
-        with pytest.raises(ImageFileError, match=r"packed\.nii\.gz is damaged"):
+        with pytest.raises(ImageFileError, match=r"packed\.nii\.gz is (damaged|truncated)"):
             read(packed)
 
     @pytest.mark.parametrize(

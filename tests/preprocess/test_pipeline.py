@@ -14,8 +14,27 @@ import torch
 
 import patchflow as pf
 from patchflow.errors import ArgumentError, ImageError, ImageFileError, SubjectError, TransformError
+from patchflow.geometry.space import VoxelGrid
 from patchflow.images.volume import Volume
-from patchflow.preprocess import Clamp, ReplaceNonFinite, Rescale, Step, Window, ZNormalize
+from patchflow.preprocess import (
+    Clamp,
+    CropOrPad,
+    CropToForeground,
+    EnsureMultiple,
+    HistogramStandardize,
+    KeepLargest,
+    OneHotRegions,
+    Pad,
+    RemapLabels,
+    ReplaceNonFinite,
+    Resample,
+    Rescale,
+    RobustNormalize,
+    Step,
+    ToCanonical,
+    Window,
+    ZNormalize,
+)
 
 AFFINE = np.diag([2.0, 3, 4, 1])
 
@@ -213,10 +232,13 @@ class TestFingerprint:
             [ZNormalize(mean=0)],
             [ZNormalize(std=1)],
             [ZNormalize(mask="label")],
+            [ZNormalize(above=0)],
+            [ZNormalize(clip=(0, 1))],
             [Rescale()],
             [Rescale((0, 2))],
             [Rescale(percentiles=(1, 100))],
             [Rescale(mask="label")],
+            [Rescale(above=0)],
             [Window(0, 1)],
             [Window(1, 1)],
             [Window(0, 2)],
@@ -226,6 +248,40 @@ class TestFingerprint:
             [Clamp(0, 1)],
             [ReplaceNonFinite()],
             [ReplaceNonFinite(1)],
+            [RobustNormalize()],
+            [RobustNormalize("mad")],
+            [HistogramStandardize((0, 1), (1, 99))],
+            [HistogramStandardize((0, 2), (1, 99))],
+            [HistogramStandardize((0, 1), (1, 98))],
+            [ToCanonical()],
+            [Resample(spacing=1)],
+            [Resample(shape=1)],
+            [Resample(like=VoxelGrid((1, 1, 1), np.eye(4)))],
+            [Resample(like=VoxelGrid((1, 1, 1), AFFINE))],
+            [Resample(spacing=1, image_interpolation="cubic")],
+            [Resample(spacing=1, label_interpolation="linear")],
+            [Resample(spacing=1, anti_alias=False)],
+            [Resample(spacing=1, thick_ratio=3)],
+            [Resample(spacing=1, fill=1)],
+            [Resample(spacing=1, label_fill=1)],
+            [CropToForeground("image")],
+            [CropToForeground("label")],
+            [CropToForeground("image", 1)],
+            [CropToForeground("image", margin=1)],
+            [CropOrPad(4)],
+            [CropOrPad(4, "border")],
+            [Pad(4)],
+            [Pad(4, 5)],
+            [Pad(4, fill=1)],
+            [EnsureMultiple(4)],
+            [EnsureMultiple(4, "crop")],
+            [RemapLabels({1: 2})],
+            [RemapLabels({1: 2}, others=0)],
+            [KeepLargest()],
+            [KeepLargest(connectivity=26)],
+            [KeepLargest(labels=(1,))],
+            [OneHotRegions([1])],
+            [OneHotRegions([(1, 2)])],
             [ZNormalize(), Clamp(0)],
             [Clamp(0), ZNormalize()],
             [Clamp(0), Clamp(0)],
@@ -248,6 +304,9 @@ class TestFingerprint:
         pairs = [
             ([Window(40, 400, (0, 1))], [Window(40.0, np.float32(400), [0, 1])]),
             ([ZNormalize("image")], [ZNormalize(["image"])]),
+            ([Resample(spacing=2)], [Resample(spacing=[2.0, 2, np.float32(2)])]),
+            ([RemapLabels({1: 2, 3: 4})], [RemapLabels({3: np.int64(4), 1: 2})]),
+            ([CropOrPad(4)], [CropOrPad([4, 4, 4])]),
             ([Offset(1)], [Offset(1)]),
             ([closed_over(2)], [closed_over(2)]),
         ]
@@ -257,7 +316,8 @@ class TestFingerprint:
     def test_it_is_plain_json(self) -> None:
         described = pf.Pipeline([ZNormalize(), add_label, Offset(float("inf"))]).to_dict()
         assert json.loads(json.dumps(described, allow_nan=False)) == described
-        assert described["steps"][0] == {"step": "ZNormalize", "keys": None, "mean": None, "std": None, "mask": None}
+        nothing = dict.fromkeys(["keys", "mean", "std", "mask", "above", "clip"])
+        assert described["steps"][0] == {"step": "ZNormalize", **nothing}
 
     def test_it_is_the_same_in_another_process(self, tmp_path: Path) -> None:
         module = tmp_path / "own_steps.py"

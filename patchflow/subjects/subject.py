@@ -1,27 +1,25 @@
-"""Subjects: named images on one voxel grid, plus metadata; and finding them in folders."""
+"""A subject: named images on one voxel grid, plus metadata."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import combinations, product
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from patchflow.errors import ArgumentError, ImageError, SubjectError, UnknownNameError
-from patchflow.images.image import Image, LabelMap, ScalarImage
+from patchflow.errors import ImageError, SubjectError, UnknownNameError
+from patchflow.images.image import Image
 from patchflow.images.volume import Volume
 from patchflow.types import Affine, Int3
 
 TOLERANCE = 0.1
 """Images are on one grid if no corner of one lies further than this from that of the other, in units of the smallest spacing."""
 
-_LABEL_WORDS = {"label", "labels", "mask", "masks", "seg", "segmentation"}
 _BATCH_KEYS = {"location", "index", "subject"}
-_BAD_IN_NAMES = re.compile(r'[\x00-\x1f/\\:*?"<>|]')
+_BAD_IN_NAMES = re.compile(r'[\x00-\x1f/\\:*?"<>|\ud800-\udfff]')  # surrogates: a file name that is no UTF-8
 
 
 class Subject:
@@ -133,74 +131,6 @@ class Subject:
     def __repr__(self) -> str:
         parts = [f"{key}={value!r}" for key, value in (*self._images.items(), *self.metadata.items())]
         return f"Subject({self.name!r}, {', '.join(parts)})"
-
-
-def find_subjects(folder: str | Path, *, label_maps: Iterable[str] | None = None, **patterns: str) -> list[Subject]:
-    """Find the subjects below a folder, by one pattern per image.
-
-        find_subjects("data", image="*/image.nii.gz", label="*/label.nii.gz")
-        find_subjects("Task04", t1="imagesTr/*_0000.nii.gz", t2="imagesTr/*_0001.nii.gz", label="labelsTr/*.nii.gz")
-
-    Args:
-        folder: where the patterns start.
-        label_maps: names of the images that are label maps. Unless given, those with "label", "labels", "mask", "masks", "seg" or
-            "segmentation" among the words of their name, as in "label", "tumour_mask" and "seg_2"; all others are scalar images.
-        **patterns: image name to a path below `folder` with exactly one `*`, which stands for the subject's name. It matches within one
-            folder or file name, and no hidden files; every other character stands for itself.
-
-    Returns:
-        Subjects sorted by name, every one with every image. No file is opened.
-
-    Raises:
-        ArgumentError: for a pattern without exactly one `*`, no pattern, or a name in `label_maps` that has no pattern.
-        SubjectError: when the folder is not there, nothing is found, or a subject lacks an image (all that are missing are listed).
-    """
-    root = Path(folder)
-    kinds = _kinds(patterns, label_maps)
-    if not root.is_dir():
-        raise SubjectError(f"{root} is not a folder: there are no subjects to find")
-    found = {key: _matches(root, key, pattern) for key, pattern in patterns.items()}
-    names = sorted(set().union(*found.values()))
-    if not names:
-        raise SubjectError(f"no subject in {root.absolute()}: nothing matches {' or '.join(map(repr, patterns.values()))}")
-    lacking = [(name, key) for name in names for key in patterns if name not in found[key]]
-    if lacking:
-        listed = [f"{name!r} lacks {key!r} ({root / patterns[key].replace('*', name)})" for name, key in lacking[:20]]
-        more = f"; and {len(lacking) - 20} more" if len(lacking) > 20 else ""
-        raise SubjectError(f"of {len(names)} subjects, {len(lacking)} images are missing: {'; '.join(listed)}{more}: add or move the files")
-    return [Subject(name, **{key: kinds[key](found[key][name]) for key in patterns}) for name in names]
-
-
-def _kinds(patterns: dict[str, str], label_maps: Iterable[str] | None) -> dict[str, type[Image]]:
-    if not patterns:
-        raise ArgumentError('give a pattern for each image, for example image="*/image.nii.gz"')
-    if label_maps is None:
-        label_maps = [key for key in patterns if _LABEL_WORDS & set(re.split(r"[^a-z]+", key.lower()))]
-    named = {label_maps} if isinstance(label_maps, str) else set(label_maps)
-    if unknown := named - set(patterns):
-        raise ArgumentError(f"label_maps names {sorted(unknown)}, for which there is no pattern: there are {list(patterns)}")
-    return {key: LabelMap if key in named else ScalarImage for key in patterns}
-
-
-def _matches(root: Path, key: str, pattern: str) -> dict[str, Path]:
-    """The files that match, by subject name."""
-    if not isinstance(pattern, str) or pattern.count("*") != 1 or Path(pattern).is_absolute():
-        raise ArgumentError(
-            f"the pattern {key}={pattern!r} must be a path below the folder with exactly one *, where the subject's name stands"
-        )
-    parts = Path(pattern).parts
-    place = next(number for number, part in enumerate(parts) if "*" in part)
-    before, after = parts[place].split("*")
-    parent = root.joinpath(*parts[:place])
-    found = {}
-    for path in parent.iterdir() if parent.is_dir() else ():
-        name = path.name[len(before) : len(path.name) - len(after)]
-        hidden = path.name.startswith(".") and not before.startswith(".")
-        fits = len(path.name) > len(before) + len(after) and path.name.startswith(before) and path.name.endswith(after)
-        target = path.joinpath(*parts[place + 1 :])
-        if fits and not hidden and target.is_file():
-            found[name] = target
-    return found
 
 
 def _checked_name(name: str) -> str:
