@@ -250,7 +250,7 @@ def dicom_frames(request: dict[str, Any]) -> Answer:
     """Voxels of `count` frames from `first` on, as they are stored, of the given `shape` (rows, columns) and `dtype`."""
     import numpy as np
     import pydicom
-    from pydicom.pixels import get_decoder
+    from pydicom.pixels.decoders.base import get_decoder
 
     shape, first, count = tuple(request["shape"]), request["first"], request["count"]
     result = np.empty((count, *shape), request["dtype"])

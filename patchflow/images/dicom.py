@@ -147,7 +147,7 @@ def _slices(frames: list[Frame], stack: Stack) -> Iterator[Array]:
     """The stored voxels of slices (rows, columns), in the machine's byte order."""
     for file, run in groupby(frames, lambda frame: frame.file):
         path, says = file
-        indices = [frame.index for frame in run]
+        indices = [frame.number for frame in run]
         if says["native"]:
             decoded = (_plain(file, index, stack) for index in indices)
         else:

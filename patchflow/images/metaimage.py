@@ -13,7 +13,7 @@ from patchflow.errors import ImageFileError
 from patchflow.images.attached import Described, counts, lines_of, neighbour, numbers, placed
 from patchflow.images.content import Header, ras_from_lps
 from patchflow.images.stream import Packing
-from patchflow.types import Affine
+from patchflow.types import Affine, Array
 
 _DTYPES = {
     "MET_CHAR": "i1",
@@ -107,7 +107,7 @@ def _header(fields: dict[str, str], path: Path) -> Header:
 
 
 def _affine(fields: dict[str, str], dims: int, path: Path) -> Affine:
-    def field(names: tuple[str, ...], default: object) -> list[float]:
+    def field(names: tuple[str, ...], default: Array) -> list[float]:
         for name in names:
             if name in fields:
                 return numbers(fields[name], np.size(default), name, path)

@@ -47,7 +47,7 @@ class Frame(NamedTuple):
     """A slice: its file, which frame of it, what is said of the frame, and where its first voxel lies (LPS+ millimetres)."""
 
     file: DicomFile
-    index: int
+    number: int
     says: dict[str, Any]
     position: Array
 
@@ -278,7 +278,7 @@ def _at_one_place(frames: list[Frame], number: int, where: Path) -> str:
     one, two = frames[number : number + 2]
     differs = [f"{key} {one.file.says[key]} and {two.file.says[key]}" for key in _TELLING if one.file.says[key] != two.file.says[key]]
     return (
-        f"{where}: two slices lie at one place, {one.file.path} (frame {one.index}) and {two.file.path} (frame {two.index}), "
+        f"{where}: two slices lie at one place, {one.file.path} (frame {one.number}) and {two.file.path} (frame {two.number}), "
         f"{'which differ in ' + ', '.join(differs) if differs else 'and nothing tells them apart'}: put one of each place into a folder of "
         "its own"
     )

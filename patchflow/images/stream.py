@@ -10,15 +10,14 @@ import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any, Literal, Protocol
 
 from patchflow.errors import ImageFileError
 
-try:
-    from isal import isal_zlib as _deflate
-except ImportError:
-    _deflate = zlib
+_deflate: Any = import_module("isal.isal_zlib") if find_spec("isal") else zlib
 
 MAX_EXPANSION = 1032
 """Deflate turns a byte into at most this many (zlib's technical details, "maximum compression factor")."""
