@@ -40,7 +40,7 @@ def components(labels: Array, connectivity: Connectivity = 6) -> Components:
     first = np.empty(ni * nj + 1, np.int64)
     _count_runs(flat, nk, first)
     starts, lengths = np.empty(first[-1], np.int64), np.empty(first[-1], np.int64)
-    _find_runs(flat, nk, starts, lengths)
+    _find_runs(flat, nk, first, starts, lengths)
     values = flat[starts]
     parent = np.arange(first[-1])
     _join(values, starts % nk if len(starts) else starts, lengths, first, nj, connectivity, parent)
@@ -78,9 +78,11 @@ def _count_runs(flat, nk, first):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _find_runs(flat, nk, starts, lengths):  # type: ignore[no-untyped-def]
-    found = -1
-    for begin in range(0, flat.size, nk):
+def _find_runs(flat, nk, first, starts, lengths):  # type: ignore[no-untyped-def]
+    for row in range(first.size - 1):
+        if first[row] == first[row + 1]:
+            continue  # most rows hold nothing
+        found, begin = first[row] - 1, row * nk
         before = flat[begin] - flat[begin]  # 0 of its dtype
         for position in range(begin, begin + nk):
             value = flat[position]

@@ -19,7 +19,7 @@ def number(value: float) -> str:
 
 
 def histogram(values: Sequence[float], title: str, unit: str, what: str = "subjects") -> str:
-    """How many of `what` have each value: bars between the least and the greatest, or words where all are equal.
+    """How many of `what` have each value: bars between the least and the greatest; nothing where all are equal, which a table says.
 
     Args:
         values: finite, at least one.
@@ -29,9 +29,7 @@ def histogram(values: Sequence[float], title: str, unit: str, what: str = "subje
     """
     low, high = min(values), max(values)
     if high - low <= 1e-6 * max(abs(low), abs(high)):
-        return _figure(
-            title, f'<text class="all" x="{WIDTH / 2}" y="{HEIGHT / 2 + 6}">{escape(f"{number(low)} {unit}".strip())} in all</text>'
-        )
+        return ""
     bars = min(max(round(2 * len(values) ** (1 / 3)), 8), _MOST_BARS)  # Rice's rule
     counts, edges = np.histogram(np.asarray(values, np.float64), bars)
     return _figure(title, _bars(counts.tolist(), edges.tolist(), unit, what))

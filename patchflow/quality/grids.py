@@ -1,6 +1,7 @@
 """Checks of where images lie: whether those of a subject are on one grid, and what NIfTI headers say twice."""
 
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,12 @@ _HEADERS = {348: _nibabel.Nifti1Header, 540: _nibabel.Nifti2Header}
 
 def orientation(affine: Affine) -> str:
     """Where the voxel axes I, J and K run in the patient: a letter each, of L, R, A, P, S and I."""
-    letters: tuple[str, ...] = _nibabel.aff2axcodes(affine)
+    return _orientation(affine.tobytes())
+
+
+@lru_cache(64)
+def _orientation(affine: bytes) -> str:
+    letters: tuple[str, ...] = _nibabel.aff2axcodes(np.frombuffer(affine, np.float64).reshape(4, 4))
     return "".join(letters)
 
 

@@ -67,7 +67,7 @@ def _findings(findings: Sequence[Finding], subjects: Sequence[SubjectFacts]) -> 
             f'<tr data-level="{finding.level}" data-check="{escape(finding.check)}">'
             f'<td class="level {finding.level}" data-key="{LEVELS.index(finding.level)}">{finding.level}</td>'
             f'<td class="name">{subject}</td><td>{escape(finding.image or "")}</td><td>{escape(finding.sentence)}</td>'
-            f'<td>{escape(finding.mend)}</td><td title="{escape(CHECKS[finding.check])}">{escape(finding.check)}</td></tr>'
+            f'<td>{escape(finding.mend)}</td><td class="check" title="{escape(CHECKS[finding.check])}">{escape(finding.check)}</td></tr>'
         )
     found = {finding.check for finding in findings}
     bar = _bar("finding-table", {"level": LEVELS, "check": [check for check in CHECKS if check in found]})

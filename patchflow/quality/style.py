@@ -30,6 +30,7 @@ table { border-collapse: collapse; width: 100%; } th, td { text-align: left; ver
 table.plain { width: auto; } table.plain td { padding-right: 24px; }
 th button { font: inherit; font-weight: 600; color: inherit; background: none; border: 0; padding: 0; cursor: pointer; }
 th[aria-sort=ascending] button::after { content: " \\2191"; } th[aria-sort=descending] button::after { content: " \\2193"; }
+td.check { white-space: nowrap; }
 td.level { font-weight: 600; white-space: nowrap; } td.name { min-width: 90px; } td.number { white-space: nowrap; }
 td img { display: block; background: #000; border-radius: 4px; max-width: 100%; height: auto; }
 td.picture { width: 400px; max-width: 400px; } .caption { font-size: 12px; }
@@ -37,7 +38,7 @@ tr:target td { background: var(--soft); } [hidden] { display: none; }
 .charts { display: flex; flex-wrap: wrap; gap: 14px; margin: 8px 0; } figure { margin: 0; }
 .chart { border: 1px solid var(--line); border-radius: 8px; padding: 8px 10px 4px; } .chart figcaption { font-size: 12px; }
 svg { display: block; } svg rect, svg polygon { fill: var(--bar); } svg line { stroke: var(--line); }
-svg text { fill: var(--faint); font-size: 11px; } svg text.all { fill: var(--ink); font-size: 14px; text-anchor: middle; }
+svg text { fill: var(--faint); font-size: 11px; }
 .spark { display: inline-block; vertical-align: middle; } .image { margin-bottom: 6px; }
 .none { padding: 12px 0; } ul.found { margin: 0; padding-left: 16px; }
 @media print { .bar, nav { display: none; } }
