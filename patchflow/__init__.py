@@ -49,6 +49,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_HOMES` says the same 
     from patchflow.inference.subjects import predict_subjects
     from patchflow.loading.queue import Queue
     from patchflow.preprocess.pipeline import Pipeline
+    from patchflow.quality import Report, check_subjects
     from patchflow.sampling.label import LabelSampler
     from patchflow.sampling.mixed import MixedSampler
     from patchflow.sampling.uniform import UniformSampler
@@ -92,6 +93,7 @@ __all__ = [
     "PredictionWriter",
     "Queue",
     "Recipe",
+    "Report",
     "SamplerError",
     "ScalarImage",
     "Split",
@@ -105,6 +107,7 @@ __all__ = [
     "WorkerError",
     "augment",
     "build_cache",
+    "check_subjects",
     "export",
     "find_subjects",
     "folds_by_column",
@@ -138,6 +141,7 @@ _HOMES = {
     "PredictionWriter": "patchflow.callbacks",
     "Queue": "patchflow.loading.queue",
     "Recipe": "patchflow.augment.recipe",
+    "Report": "patchflow.quality",
     "ScalarImage": "patchflow.images.image",
     "Split": "patchflow.subjects",
     "Subject": "patchflow.subjects",
@@ -145,6 +149,7 @@ _HOMES = {
     "WeightedSampler": "patchflow.sampling.weighted",
     "WholeVolumeDice": "patchflow.callbacks",
     "build_cache": "patchflow.cache.build",
+    "check_subjects": "patchflow.quality",
     "export": "patchflow.cache.export",
     "find_subjects": "patchflow.subjects",
     "folds_by_column": "patchflow.subjects",

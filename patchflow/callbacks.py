@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,18 +11,20 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torchmetrics import MeanMetric
 
+from patchflow.cache.read import Cache
 from patchflow.errors import ArgumentError, InferenceError
 from patchflow.geometry.windows import OverlapMode
 from patchflow.images.slabs import check_slab_path
 from patchflow.inference.batches import SubjectBatches, subjects_of_rank
 from patchflow.inference.dice import ScoredSubject
-from patchflow.inference.folder import PredictionFolder, grid_record
+from patchflow.inference.folder import PredictionFolder
 from patchflow.inference.memory import Budget, Work, describe_needs
 from patchflow.inference.modes import evaluating
 from patchflow.inference.outputs import Activation, Average, Output
 from patchflow.inference.plan import Plan
 from patchflow.inference.settings import Settings
-from patchflow.inference.sources import GridLike, as_voxel_grid
+from patchflow.inference.sources import PatchSource
+from patchflow.inference.targets import Grids, Targets
 from patchflow.inference.writing import SubjectWriter
 from patchflow.notices import say
 from patchflow.types import ScaleLike, SizeLike, count
@@ -49,8 +51,8 @@ class PredictionWriter(Callback):
         suffix: ".nii.gz", ".nii" or ".h5".
         overlap_mode, output, activation, scale, average: see `patchflow.predict`.
         label_names: label value to its name, kept in NAME.json.
-        grid: the voxel grid of the results of some subjects, by name: an image, its file, a `Subject`, an entry or a `VoxelGrid`; see
-            `patchflow.predict`. Subjects that it does not name keep the grid on which they were predicted.
+        grids: the voxel grid of each subject's results: "native" for the grid that it had before preprocessing, or a dict or a function of
+            the subject's name; see `patchflow.predict`. Subjects without one keep the grid on which they are predicted.
         memory_budget: bytes, or text such as "2GiB", for slices in work; see `patchflow.predict`.
         scratch_dir: where a file holds them if they exceed it.
 
@@ -73,25 +75,23 @@ class PredictionWriter(Callback):
         scale: ScaleLike | Mapping[str, ScaleLike] = 1,
         average: Average = "logits",
         label_names: Mapping[int, str] | None = None,
-        grid: Mapping[str, GridLike] | None = None,
+        grids: Grids | None = None,
         memory_budget: int | str | None = None,
         scratch_dir: str | Path | None = None,
     ) -> None:
         self.folder, self.suffix = Path(folder), suffix
         self.settings = Settings(overlap_mode, output, activation, scale, average, label_names or {})
         check_slab_path(f"name{suffix}")
-        if grid is not None and not isinstance(grid, Mapping):
-            raise ArgumentError(f"grid must be a dict of subject name to what has a voxel grid, not {grid!r:.80}")
-        self._targets = {name: as_voxel_grid(like) for name, like in (grid or {}).items()}
+        self._targets = Targets(grids)
         self._budget = Budget.of(memory_budget, scratch_dir)
         self._kept: PredictionFolder | None = None
         self._writer: SubjectWriter | None = None
 
-    def finished(self, subjects: Sequence[str], model: LightningModule, record: Mapping[str, Any]) -> list[str]:
+    def finished(self, subjects: Iterable[PatchSource], model: LightningModule, record: Mapping[str, Any]) -> list[str]:
         """Which subjects are predicted already; asked by the data module, once the model has its weights.
 
         Args:
-            subjects: their names.
+            subjects: entries of a cache.
             model: what is to predict.
             record: what tells the windows from others, as plain JSON values.
 
@@ -101,7 +101,7 @@ class PredictionWriter(Callback):
         """
         more = {"suffix": self.suffix, "weights": weights_digest(model)}
         self._kept = PredictionFolder(self.folder, self.suffix, self.settings.record() | dict(record) | more, self.settings.label_names)
-        return [name for name in subjects if self._kept.is_done(name, grid_record(self._targets.get(name)))]
+        return [source.name for source in subjects if self._kept.is_done(source.name, self._targets.record(source))]
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin; Lightning is told not to keep predictions."""
@@ -113,7 +113,7 @@ class PredictionWriter(Callback):
         if self._kept is None:  # the data module has not asked
             self.finished([], pl_module, batches.record)
         assert self._kept is not None
-        done = [name for name in batches.grids if self._kept.is_done(name, grid_record(self._targets.get(name)))]
+        done = [name for name, grid in batches.grids.items() if self._kept.is_done(name, self._targets.record(grid.source))]
         self._writer = SubjectWriter(batches.grids, self.settings, self._kept, self._targets, self._budget, done)
         kept = trainer.predict_loop.return_predictions
         trainer.predict_loop.return_predictions = False
@@ -121,7 +121,7 @@ class PredictionWriter(Callback):
             if kept:
                 say(f"predictions are written to {self.folder} and not kept in memory too: trainer.predict returns None")
             grid = next(iter(batches.grids.values()))
-            say(describe_needs(grid, self.settings, Work(batches.batch_size), self._budget, self._targets.get(grid.name)))
+            say(describe_needs(grid, self.settings, Work(batches.batch_size), self._budget, self._targets.of(grid.source)))
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -161,14 +161,14 @@ def writers_of(trainer: Trainer) -> list[PredictionWriter]:
     return [callback for callback in trainer.callbacks if isinstance(callback, PredictionWriter)]  # type: ignore[attr-defined]
 
 
-def written_before(trainer: Any, writers: Sequence[PredictionWriter], subjects: Sequence[str], record: Mapping[str, Any]) -> list[str]:
+def written_before(trainer: Any, writers: Sequence[PredictionWriter], cache: Cache, record: Mapping[str, Any]) -> list[str]:
     """The subjects that all of some writers have written, in whatever rank's folder; the same on all ranks. See `finished`."""
-    written = [set(writer.finished(subjects, trainer.lightning_module, record)) for writer in writers]
-    here = [all(name in names for names in written) for name in subjects]
+    written = [set(writer.finished(cache, trainer.lightning_module, record)) for writer in writers]
+    here = [all(name in names for names in written) for name in cache.names]
     ranks = trainer.strategy.reduce(torch.tensor(here, dtype=torch.int64, device=trainer.strategy.root_device), reduce_op="sum")
-    done = [name for name, number in zip(subjects, ranks.tolist(), strict=True) if number]
+    done = [name for name, number in zip(cache.names, ranks.tolist(), strict=True) if number]
     if done and trainer.is_global_zero:
-        say(f"{len(done)} of {len(subjects)} subjects were predicted before and are kept as they are")
+        say(f"{len(done)} of {len(cache)} subjects were predicted before and are kept as they are")
     return done
 
 
@@ -182,7 +182,8 @@ class WholeVolumeDice(Callback):
     After the batches of a validation every subject of the data module's `val` is predicted with `model(image)`, in evaluation mode, without
     gradients and in the Trainer's precision; slabs are counted as they come, and nothing else of the volume is kept. Under DDP each rank
     predicts whole subjects of its own. Lightning validates only modules that have a `validation_step` (an empty one will do). The sanity
-    check before training is left out.
+    check before training is left out. Scores are of the voxels of the cache, as preprocessed, where the truth is: a resampled truth brought
+    back to the original's voxels would not be the original's.
 
     Logged, as of the end of the validation epoch (so that `ModelCheckpoint` and `EarlyStopping` can watch it), the same on all ranks:
 

@@ -297,7 +297,7 @@ class PatchDataModule(LightningDataModule):
         scales = dict(enumerate(scale for writer in writers for scale in values_of(writer.settings.scale)))
         keys = intensity_images(cache, self.keys) if self.predict_keys is None else self.predict_keys
         plan = self.plan(images=keys, batch_size=batch_size, scale=scales or 1)
-        done = written_before(self.trainer, writers, cache.names, windows_record(cache, plan, self.predict_mask)) if writers else ()
+        done = written_before(self.trainer, writers, cache, windows_record(cache, plan, self.predict_mask)) if writers else ()
         self.allow_zero_length_dataloader_with_multiple_devices = True  # there may be fewer subjects than ranks
         workers = max(self.num_workers, 1)  # the device is not to wait for windows
         options: dict[str, Any] = {"num_workers": workers, "pin_memory": self._pin_memory(), **self._rank()}

@@ -8,18 +8,17 @@ import importlib.util
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import lightning
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
-from torch import nn
 
 import patchflow as pf
 from patchflow import seeding
 from patchflow.errors import PatchflowError
 from patchflow.images.write import write_nifti
+from patchflow.segmentation import Segmentation, UNet
 from patchflow.types import Affine, Array, Int3, count
 
 CLASSES = {1: "grey matter", 2: "white matter"}
@@ -57,11 +56,11 @@ def run(folder: str | Path = "patchflow-demo", steps: int = 120, seed: int = 0, 
     print(f"3. training a 3D U-Net for {steps} steps of {BATCH} patches of {PATCH}^3")
     lightning.seed_everything(seed, verbose=False)  # the network's first weights
     network = UNet(outputs=len(CLASSES) + 1)
-    model = fit(Segmentation(network, steps), patches(cache.subset(names[:-1]), steps, seed), steps)
+    model = fit(Segmentation(network), patches(cache.subset(names[:-1]), steps, seed), steps)
     print(f"4. predicting {names[-1]}, which the network has not seen")
     path = folder / "prediction.nii.gz"
     pf.predict(model, cache[-1], patch_size=WINDOW, patch_overlap=OVERLAP, overlap_mode="gaussian", output="labels", path=path)
-    torch.save(network.state_dict(), folder / "network.pt")  # for `patchflow predict configs/predict.yaml`
+    torch.save(model.state_dict(), folder / "network.pt")  # for `patchflow predict --config configs/brain.yaml`
     scores = show(found[-1], pf.LabelMap(path).data[0], folder / "prediction.png")
     print(f"   {path} overlays {found[-1]['image'].path}; look at {folder / 'prediction.png'}")
     print(f"done in {time.perf_counter() - began:.0f} s")
@@ -139,69 +138,7 @@ def warp(volumes: Array, moved: Array) -> Array:
     return F.grid_sample(torch.from_numpy(volumes.copy())[None], grid.flip(-1)[None], align_corners=True)[0].numpy()
 
 
-# The network
-
-
-class UNet(nn.Module):
-    """A small 3D U-Net (Çiçek et al., MICCAI 2016): two poolings, batch normalisation.
-
-    Args:
-        inputs: channels of the image.
-        outputs: number of classes, background included.
-        width: channels at full resolution; doubled at each pooling.
-    """
-
-    def __init__(self, inputs: int = 1, outputs: int = 3, width: int = 8) -> None:
-        super().__init__()
-        self.down = nn.ModuleList([_block(inputs, width), _block(width, 2 * width), _block(2 * width, 4 * width)])
-        self.up = nn.ModuleList([_block(6 * width, 2 * width), _block(3 * width, width)])
-        self.head = nn.Conv3d(width, outputs, 1)
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Images (B, inputs, i, j, k), sizes divisible by 4, to logits (B, outputs, i, j, k)."""
-        skips = [self.down[0](image)]
-        for block in list(self.down)[1:]:
-            skips.append(block(F.max_pool3d(skips[-1], 2)))
-        result = skips.pop()
-        for block in self.up:
-            skip = skips.pop()
-            result = block(torch.cat([F.interpolate(result, skip.shape[2:], mode="nearest"), skip], dim=1))
-        logits: torch.Tensor = self.head(result)
-        return logits
-
-
-def _block(inputs: int, outputs: int) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for channels in (inputs, outputs):
-        layers += [nn.Conv3d(channels, outputs, 3, padding=1, bias=False), nn.BatchNorm3d(outputs), nn.LeakyReLU(0.01)]
-    return nn.Sequential(*layers)
-
-
-class Segmentation(lightning.LightningModule):
-    """Trains a network on batches of "image" and "label" with cross-entropy plus soft Dice; one-cycle learning rate."""
-
-    def __init__(self, network: nn.Module, steps: int, learning_rate: float = 1e-2) -> None:
-        super().__init__()
-        self.network, self.steps, self.learning_rate = network, steps, learning_rate
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.network(image)
-        return logits
-
-    def training_step(self, batch: dict[str, Any], index: int) -> torch.Tensor:
-        logits, label = self.network(batch["image"]), batch["label"][:, 0].long()
-        one_hot = F.one_hot(label, logits.shape[1]).movedim(-1, 1)
-        probabilities = logits.softmax(1)
-        both = (probabilities * one_hot).sum((0, 2, 3, 4))
-        soft_dice = (2 * both + 1) / (probabilities.sum((0, 2, 3, 4)) + one_hot.sum((0, 2, 3, 4)) + 1)
-        loss: torch.Tensor = F.cross_entropy(logits, label) + 1 - soft_dice.mean()
-        self.log("loss", loss, prog_bar=True, batch_size=len(label))
-        return loss
-
-    def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(self.parameters(), self.learning_rate)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=self.steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+# Training
 
 
 def fit(model: Segmentation, data: pf.PatchDataModule, steps: int) -> Segmentation:

@@ -72,7 +72,7 @@ def test_several_outputs_scales_and_grids(tmp_path, small_cache):
     entry = small_cache[0]
     finer = pf.LabelMap(np.zeros((1, 28, 34, 24), np.uint8), entry.affine @ np.diag([0.5, 0.5, 0.5, 1]))
     settings = {"output": {"tissue": "labels", "coarse": "probabilities"}, "scale": {"tissue": 1, "coarse": "1/2"}}
-    predict(tmp_path, batches(small_cache.subset([entry.name])), Two(), suffix=".nii", grid={entry.name: finer}, **settings)
+    predict(tmp_path, batches(small_cache.subset([entry.name])), Two(), suffix=".nii", grids={entry.name: finer}, **settings)
 
     def two(image):
         logits = Mixer().eval()(image)
@@ -84,6 +84,22 @@ def test_several_outputs_scales_and_grids(tmp_path, small_cache):
     for name, path in paths.items():
         assert volume(tmp_path / "out" / f"s0_{name}.nii").shape[:3] == (28, 34, 24)
         assert (tmp_path / "out" / f"s0_{name}.nii").read_bytes() == path.read_bytes()
+
+
+def test_predictions_go_back_to_the_grids_of_the_sources(tmp_path):
+    subjects = make_subjects(2)
+    pipeline = pf.Pipeline([pf.preprocess.Resample(spacing=(1.2, 1.7, 0.9)), pf.preprocess.CropOrPad((14, 15, 16))])
+    cache = pf.build_cache(subjects, tmp_path / "cache", preprocess=pipeline, progress=False)
+    predict(tmp_path, batches(cache), grids="native")
+    for subject, entry in zip(subjects, cache, strict=True):
+        file = nib.load(tmp_path / "out" / f"{entry.name}.nii.gz")
+        assert file.shape == subject.shape != entry.shape
+        np.testing.assert_allclose(file.affine, subject.affine, atol=1e-5)
+        np.testing.assert_array_equal(np.asanyarray(file.dataobj), expected(entry, grid="native")[0])
+    again = batches(cache)
+    predict(tmp_path, again, grids="native")  # done: no windows are left
+    with pytest.raises(pf.InferenceError, match=r"other settings \(grid\)"):
+        predict(tmp_path, batches(cache))
 
 
 def test_masks_overlap_and_the_images_that_batches_hold(tmp_path):
@@ -400,7 +416,7 @@ def test_a_model_that_writes_where_it_wrote_before_does_not_run_ahead(tmp_path, 
     [
         (lambda: pf.PredictionWriter("a", ".png"), "volumes are written as NIfTI or HDF5"),
         (lambda: pf.PredictionWriter("a", overlap_mode="gauss"), "overlap_mode"),
-        (lambda: pf.PredictionWriter("a", grid="native"), "grid must be a dict"),
+        (lambda: pf.PredictionWriter("a", grids="original"), 'grids must be "native", or a dict'),
         (lambda: pf.PredictionWriter("a", scratch_dir="/no/folder"), "scratch_dir"),
         (lambda: pf.WholeVolumeDice(1), "num_classes must be an int of at least 2"),
         (lambda: pf.WholeVolumeDice(3, every_n_epochs=0), "every_n_epochs"),

@@ -11,7 +11,7 @@ import nibabel
 import numpy as np
 import pytest
 
-CONFIG = Path(__file__).parents[1] / "configs" / "predict.yaml"
+CONFIG = Path(__file__).parents[1] / "configs" / "brain.yaml"
 
 pytest.importorskip("nilearn", reason='the demonstration needs the extra "demo"')
 
@@ -53,10 +53,12 @@ def test_the_demonstration_segments_both_tissues_in_bounded_memory(tmp_path):
         assert abs(overlap - float(scores[name])) < 1e-3, "the score printed is that of the files written"
     assert (demo / "prediction.png").read_bytes().startswith(b"\x89PNG")
 
-    # The network that the demonstration leaves predicts as configs/predict.yaml says: the same subject, mirrored too.
-    subprocess.run([*command, "predict", str(CONFIG)], check=True, cwd=tmp_path, capture_output=True)
-    mirrored = np.asarray(nibabel.load(demo / "predicted" / "subject5.nii.gz").dataobj)
-    names = json.loads((demo / "predicted" / "subject5.json").read_text())["labels"]
+    # The network that the demonstration leaves predicts as configs/brain.yaml says: the same subject, mirrored too.
+    network = "--prediction.checkpoints=[patchflow-demo/network.pt]"
+    subprocess.run([*command, "predict", "--config", str(CONFIG), network], check=True, cwd=tmp_path, capture_output=True)
+    predicted = tmp_path / "patchflow-brain" / "predictions"
+    mirrored = np.asarray(nibabel.load(predicted / "subject5.nii.gz").dataobj)
+    names = json.loads((predicted / "subject5.json").read_text())["labels"]
     assert names == {"1": "grey matter", "2": "white matter"}
     for label, name in names.items():
         overlap = (

@@ -1,4 +1,4 @@
-"""Recipes that are known to work, ready to use: `nnunet`, `mri`, `ct`. `configs/` holds the same as YAML, to be changed."""
+"""Recipes that are known to work, ready to use: `nnunet`, `mri`, `ct`. `configs/recipes/` holds the same as YAML, to be changed."""
 
 from collections.abc import Sequence
 

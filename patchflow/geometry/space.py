@@ -70,6 +70,29 @@ class VoxelGrid:
             )
 
 
+def reaches(matrix: Affine, shape: Int3, source: Int3) -> bool:
+    """Whether any voxel centre of a target lies in a source, or half a voxel around its outermost voxel centres.
+
+    Args:
+        matrix: target voxel to source voxel.
+        shape: voxels of the target.
+        source: voxels of the source.
+    """
+    i, j = np.meshgrid(np.arange(shape[0]), np.arange(shape[1]), indexing="ij")
+    first, last = (
+        np.zeros(i.shape),
+        np.full(i.shape, shape[2] - 1.0),
+    )  # of the voxels of each row along K, those that lie between all borders
+    for row, n in zip(matrix[:3], source, strict=True):
+        begin = row[0] * i + row[1] * j + row[3]
+        if abs(row[2]) * shape[2] < SAME:
+            last[(begin < -0.5 - SAME) | (begin > n - 0.5 + SAME)] = -1
+            continue
+        ends = (-0.5 - SAME - begin) / row[2], (n - 0.5 + SAME - begin) / row[2]
+        first, last = np.maximum(first, np.minimum(*ends)), np.minimum(last, np.maximum(*ends))
+    return bool((np.ceil(first) <= np.floor(last)).any())
+
+
 def scaled_grid(grid: VoxelGrid, scale: Sequence[Fraction]) -> VoxelGrid:
     """The grid with `scale` times as many voxels along each axis that begins at the same border; a last voxel may reach beyond the other.
 

@@ -21,6 +21,10 @@ _IDLE_SECONDS = 60.0
 _MOST_TEXT = 400
 
 
+class Refused(Exception):  # noqa: N818, it never leaves this program
+    """What is wrong with a file, and the mend."""
+
+
 def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
     """Answer requests until they end, or none comes for a minute."""
     first = _receive(requests)
@@ -33,6 +37,8 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
             task = _task(request["task"])
             _limit(request["memory"], request["seconds"])
             answer, voxels = task(request)
+        except Refused as error:
+            answer, voxels = {"error": str(error)}, b""
         except MemoryError:
             answer, voxels = {"error": "it asks for more memory than its size justifies; fetch or write it again"}, b""
         except Exception as error:
@@ -206,7 +212,7 @@ def _frames(ds: Any, count: int) -> list[dict[str, Any]]:
         if count > 1:
             return _along_normal(ds, frame, count)
     if count > 1:
-        raise ValueError(f"it has {count} frames and does not say where they lie (no functional groups): convert it to NIfTI")
+        raise Refused(f"it has {count} frames and does not say where they lie (no functional groups): convert it to NIfTI")
     return [frame]
 
 
@@ -214,7 +220,7 @@ def _along_normal(ds: Any, frame: dict[str, Any], count: int) -> list[dict[str, 
     """The frames of a dose, PS3.3 C.8.8.3.2: at distances from the first along the normal of their plane."""
     offsets = [float(offset) for offset in ds.get("GridFrameOffsetVector") or []]
     if len(offsets) != count or offsets[0] != 0 or frame["position"] is None or frame["orientation"] is None:
-        raise ValueError("its GridFrameOffsetVector does not place its frames relative to the first: convert it to NIfTI")
+        raise Refused("its GridFrameOffsetVector does not place its frames relative to the first: convert it to NIfTI")
     a, b = frame["orientation"][:3], frame["orientation"][3:]
     normal = [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
     return [{**frame, "position": [p + t * n for p, n in zip(frame["position"], normal, strict=True)]} for t in offsets]
@@ -246,21 +252,37 @@ def _frame(groups: list[Any]) -> dict[str, Any]:
     return {key: found.get(key) for key in ("position", "orientation", "spacing", "thickness", "between", "slope", "inter")}
 
 
+_JPEG_2000 = ("pylibjpeg", "gdcm", "pillow")
+"""pydicom's names of decoders, the best first. For JPEG 2000, pylibjpeg is OpenJPEG."""
+
+_OTHERS = ("pydicom", "gdcm", "pyjpegls", "pillow")
+"""For JPEG and JPEG-LS, pylibjpeg is libjpeg, which makes up what is missing of a frame that was cut, and says nothing: it is not used."""
+
+
 def dicom_frames(request: dict[str, Any]) -> Answer:
     """Voxels of `count` frames from `first` on, as they are stored, of the given `shape` (rows, columns) and `dtype`."""
     import numpy as np
     import pydicom
     from pydicom.pixels.decoders.base import get_decoder
+    from pydicom.uid import JPEG2000TransferSyntaxes
 
     shape, first, count = tuple(request["shape"]), request["first"], request["count"]
     result = np.empty((count, *shape), request["dtype"])
     ds = pydicom.dcmread(request["path"])
     syntax = ds.file_meta.TransferSyntaxUID
     decoder = get_decoder(syntax)
-    if not decoder.is_available:
-        needs = "; or ".join(decoder.missing_dependencies)
-        return {"error": f"nothing is installed that decodes {syntax.name}: pip install 'patchflow[dicom]' ({needs})"}, b""
-    for number, (frame, _) in enumerate(decoder.iter_array(ds, indices=range(first, first + count), raw=True)):
+    names = _JPEG_2000 if syntax in JPEG2000TransferSyntaxes else _OTHERS
+    plugin = next((name for name in names if name in decoder.available_plugins), "")
+    if decoder.is_encapsulated and not plugin:
+        return {"error": f"nothing is installed that decodes {syntax.name}: pip install 'patchflow[dicom]'"}, b""
+    decoded = decoder.iter_array(ds, indices=range(first, first + count), raw=True, decoding_plugin=plugin)
+    for number in range(count):
+        try:
+            frame, _ = next(decoded)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1].strip()
+            reason = f"{plugin}: the voxels are damaged" if "NoneType" in reason else reason  # how GDCM's plugin says so
+            raise ValueError(f"frame {first + number} of {syntax.name} cannot be decoded: {reason}") from error
         if frame.shape != shape or frame.dtype.kind != result.dtype.kind or frame.itemsize > result.itemsize:
             raise ValueError(f"frame {first + number} decodes to shape {frame.shape} of {frame.dtype}, not {shape} of {result.dtype}")
         result[number] = frame
@@ -286,12 +308,12 @@ def hdf5_header(request: dict[str, Any]) -> Answer:
         plan = dataset.id.get_create_plist()
         layout = plan.get_layout()
         if layout == h5py.h5d.VIRTUAL or plan.get_external_count():
-            raise ValueError(f"the voxels of {dataset.name} lie in other files: copy them into one")
+            raise Refused(f"the voxels of {dataset.name} lie in other files: copy them into one")
         filters = [plan.get_filter(number)[0] for number in range(plan.get_nfilters())]
         if layout == h5py.h5d.CHUNKED and dataset.shape:
             wanted = math.prod(-(-size // step) for size, step in zip(dataset.shape, dataset.chunks, strict=True))
             if dataset.id.get_num_chunks() != wanted:
-                raise ValueError(f"{dataset.id.get_num_chunks()} of {wanted} chunks of {dataset.name} were written: write it again")
+                raise Refused(f"{dataset.id.get_num_chunks()} of {wanted} chunks of {dataset.name} were written: write it again")
         exact = dataset.dtype.kind in "biuf" and dataset.id.get_type().equal(h5py.h5t.py_create(dataset.dtype, logical=True))
         affine = None
         if "affine" in dataset.attrs:
@@ -334,13 +356,13 @@ def _dataset(file: Any, request: dict[str, Any]) -> Any:
         file.visititems(lambda name, thing: names.append(name) if isinstance(thing, h5py.Dataset) else None)
         if len(names) != 1:
             shown = ", ".join(sorted(names)[:_MOST_NAMES]) + (", ..." if len(names) > _MOST_NAMES else "")
-            raise ValueError(f"it holds {len(names)} datasets ({shown}): choose one as 'file.h5:/name'")
+            raise Refused(f"it holds {len(names)} datasets ({shown}): choose one as 'file.h5:/name'")
         inner = names[0]
     if inner not in file or not isinstance(file[inner], h5py.Dataset):
-        raise ValueError(f"it has no dataset {inner!r}: choose one that it has, as 'file.h5:/name'")
+        raise Refused(f"it has no dataset {inner!r}: choose one that it has, as 'file.h5:/name'")
     dataset = file[inner]
     if dataset.file.filename != file.filename:
-        raise ValueError(f"{inner!r} is a link to another file, {dataset.file.filename}: give that one")
+        raise Refused(f"{inner!r} is a link to another file, {dataset.file.filename}: give that one")
     return dataset
 
 
@@ -349,7 +371,7 @@ def _import_filters() -> None:
     try:
         import hdf5plugin  # noqa: F401
     except ImportError as error:
-        raise ValueError("it is compressed by a plugin of HDF5: pip install hdf5plugin") from error
+        raise Refused("it is compressed by a plugin of HDF5: pip install hdf5plugin") from error
 
 
 if __name__ == "__main__":

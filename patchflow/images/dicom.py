@@ -8,6 +8,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
@@ -34,9 +35,9 @@ def read_header(source: Source) -> Header:
     The axes I, J, K are columns, rows, and slices in the order of their places along the normal; the affine is sheared where the gantry was
     tilted. Slices that are scaled alike keep their integers, and are float32 otherwise.
 
-    A folder is searched with all folders in it. Hidden files, DICOMDIR, and files that neither begin as DICOM nor have a name like DICOM
-    (ending in .dcm or .ima; or in a number or nothing, unless they are text) are passed over, as are objects of kinds that hold no image
-    (reports, plans and the like).
+    A folder is searched with all folders in it, linked ones too. Hidden files, DICOMDIR, and files that neither begin as DICOM nor have a
+    name like DICOM (ending in .dcm or .ima; or in a number or nothing, unless they are text) are passed over, as are objects of kinds that
+    hold no image (reports, plans and the like).
 
     Raises:
         ImageFileError: naming the file: for one that cannot be read; and for what `series.py` refuses.
@@ -53,15 +54,21 @@ def read(source: Source) -> Content:
     stack = _stack(source)
     header = _header(stack)
     array = allocate(header, source.path)
+    with ThreadPoolExecutor(1, thread_name_prefix="patchflow-digest") as thread:
+        found = thread.submit(_digest, stack)  # meanwhile
+        _fill(array, stack, header.dtype)
+    return Content(array, stack.affine, header.slope, header.inter, found.result())
+
+
+def _fill(array: Array, stack: Stack, dtype: np.dtype[Any]) -> None:
     ni, nj, nk = stack.shape[1:]
-    depth = slab_depth(nk, ni * nj * header.dtype.itemsize)
+    depth = slab_depth(nk, ni * nj * dtype.itemsize)
     for first in range(0, nk, depth):
         frames = stack.frames[first : first + depth]
-        slab = np.empty((len(frames), nj, ni), header.dtype)
+        slab = np.empty((len(frames), nj, ni), dtype)
         for number, voxels in enumerate(_slices(frames, stack)):
             slab[number] = voxels if stack.is_uniform else _scaled(voxels, *stack.scalings[first + number])
         slab_to_volume(slab, array[0], first)
-    return Content(array, stack.affine, header.slope, header.inter, _digest(stack))
 
 
 def digest(source: Source) -> str:
@@ -99,7 +106,13 @@ def _files_below(folder: Path) -> Iterator[Path]:
     def refuse(error: OSError) -> None:
         raise error
 
-    for root, folders, names in os.walk(folder, onerror=refuse):
+    seen: set[tuple[int, int]] = set()
+    for root, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        status = os.stat(root)
+        if (status.st_dev, status.st_ino) in seen:  # links may lead in circles
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
         folders.sort()
         for name in sorted(names):
             path = Path(root, name)

@@ -73,8 +73,10 @@ def source_of(text: str, series: str | None) -> Source:
         series: a SeriesInstanceUID or the end of one, for a folder.
 
     Raises:
-        ArgumentError: for a series of a file, or one that is no text.
+        ArgumentError: for an empty path, a series of a file, or one that is no text.
     """
+    if not text.strip():
+        raise ArgumentError("the path of an image is empty: give that of a file, or of a folder of DICOM files")
     inner = _INNER.fullmatch(text)
     source = Source(Path(inner[1]), inner[2]) if inner else Source(Path(text))
     if series is None:

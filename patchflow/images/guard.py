@@ -56,7 +56,7 @@ def ask(path: Path, task: str, justified: int, into: memoryview | None = None, *
         ImageFileError: naming the file, when it cannot be read, or the child crashed, was killed, or took too long.
     """
     seconds = _SECONDS + justified // _BYTES_PER_SECOND
-    request = {"task": task, "path": str(path), "memory": justified + _SLACK, "seconds": seconds, **more}
+    request = {"task": task, "path": os.path.abspath(path), "memory": justified + _SLACK, "seconds": seconds, **more}
     child, is_new = _take()
     while True:
         try:

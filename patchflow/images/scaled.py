@@ -66,7 +66,7 @@ def stored_form(volume: Volume) -> StoredForm | None:
     if volume.kind == "label" or intensities.is_identity:
         return StoredForm()
     slope, inter = intensities.gain, intensities.bias
-    if type(intensities) is not IntensityMap or volume.array.dtype.kind not in "iu" or not (_fits(slope) and _fits(inter)):
+    if intensities.curve is not None or volume.array.dtype.kind not in "iu" or not (_fits(slope) and _fits(inter)):
         return None
     limits = (intensities.low, intensities.high) if intensities.gain > 0 else (intensities.high, intensities.low)
     info = np.iinfo(volume.array.dtype)

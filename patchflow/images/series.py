@@ -168,6 +168,11 @@ def _check_image(file: DicomFile) -> None:
             f"{path} is in colour ({kind}, {says['SamplesPerPixel']} samples per pixel), and intensities are needed: choose another "
             "series, or convert it to grey values"
         )
+    if "MOSAIC" in (says["ImageType"] or "").upper().split("\\"):
+        raise ImageFileError(
+            f"{path} is a mosaic of Siemens, many slices side by side in one picture, and where each lies is not said in standard DICOM: "
+            "convert it to NIfTI by a program that knows it"
+        )
     allocated, stored = says["BitsAllocated"], says["BitsStored"]
     if (
         allocated not in _DTYPES

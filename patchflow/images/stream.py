@@ -179,7 +179,7 @@ class _PackedStream:
                 self.pending = self._input()
             last = not self.pending
             try:
-                piece = self.member.decompress(self.pending, most)
+                piece: bytes = self.member.decompress(self.pending, most)
             except _deflate.error as error:
                 raise ImageFileError(f"{self.path} is damaged ({error}): fetch or write it again") from error
             self.pending = self.member.unconsumed_tail

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from patchflow.errors import ArgumentError, InferenceError
-from patchflow.geometry.space import VoxelGrid
 from patchflow.images.slabs import check_slab_path
 from patchflow.inference.settings import is_single
 from patchflow.inference.sidecar import read_sidecar, sidecar_path, write_sidecar
@@ -96,11 +95,6 @@ class PredictionFolder:
 
     def _output(self, subject: str, file: str) -> str:
         return file.removesuffix(self._suffix).removeprefix(subject).removeprefix("_")
-
-
-def grid_record(target: VoxelGrid | None) -> dict[str, Any]:
-    """The voxel grid asked for, as plain JSON values."""
-    return {"grid": None if target is None else [list(target.shape), target.affine.tolist()]}
 
 
 def digest_of(path: str | Path) -> str:

@@ -18,8 +18,9 @@ from patchflow.inference.outputs import Activation, Average, Output
 from patchflow.inference.plan import Plan
 from patchflow.inference.settings import values_of
 from patchflow.inference.sidecar import write_sidecar
-from patchflow.inference.sources import GridLike, SourceLike, as_voxel_grid
+from patchflow.inference.sources import SourceLike
 from patchflow.inference.stitching import Results, Stitching
+from patchflow.inference.targets import WantedGrid, wanted_grid
 from patchflow.inference.views import Model
 from patchflow.notices import say
 from patchflow.types import ScaleLike, SizeLike
@@ -45,7 +46,7 @@ def predict(
     mirror_axes: Sequence[int] = (),
     views: Sequence[Recipe | SpatialTransform] = (),
     average: Average = "logits",
-    grid: GridLike | None = None,
+    grid: WantedGrid = None,
     batch_size: int = 1,
     device: torch.device | str | None = None,
     path: PathLike | Mapping[str, PathLike] | None = None,
@@ -89,9 +90,10 @@ def predict(
         views: recipes of spatial transforms, or such transforms: each shows the windows once more, its prediction is brought back, and the
             mean is taken. Elastic ones are slow to bring back: minutes for a window of 128^3.
         average: "logits" or "probabilities": of what the mean is taken, over views, models and windows that overlap.
-        grid: the voxel grid of the results: of an image (its file, a `ScalarImage` or `LabelMap`), of a `Subject`, an entry, or a
-            `VoxelGrid`: the native grid of a source that was resampled, reoriented or cropped. Probabilities are interpolated linearly, and
-            labels made of them afterwards; voxels outside the source are background. None for the source's own.
+        grid: the voxel grid of the results. None: that of the source as it is read, on which patchflow's own images and labels lie.
+            "native": that of the source before its preprocessing (an entry's files, as they came), for a result that lies on the original
+            in any viewer. Or that of an image (its file, a `ScalarImage` or `LabelMap`), a `Subject`, an entry, or a `VoxelGrid`.
+            Probabilities are interpolated linearly, and labels made of them afterwards; voxels outside the source are background.
         batch_size: windows per call of the model.
         device: where windows are sent; the model must be there. None for the device of the model's first parameter, else the CPU.
         path: a file to write, .nii, .nii.gz or .h5, with the affine of the results' grid; it appears under this name only when it is whole.
@@ -142,7 +144,7 @@ def predict(
     )
     paths, engine = _check_paths(path), plan.engine(model)
     windows = plan.grid(source, mask)
-    target = None if grid is None else as_voxel_grid(grid)
+    target = wanted_grid(grid, windows.source)
     stitching = Stitching(windows, plan.settings, target, paths, path, plan.budget)
     if progress:
         say(describe_needs(windows, plan.settings, plan.work, plan.budget, target, in_memory=path is None))

@@ -15,6 +15,7 @@ from patchflow.geometry.space import VoxelGrid
 from patchflow.images.image import Image, ScalarImage
 from patchflow.images.volume import Volume, as_array
 from patchflow.kernels.pointwise import apply_map
+from patchflow.preprocess.pipeline import ProcessedSubject
 from patchflow.subjects import Subject
 from patchflow.types import Array, Int3
 
@@ -24,6 +25,7 @@ class PatchSource(Readable, Protocol):
     """Something that windows can be read from: an entry of a cache, or anything of your own with these five members.
 
     name, shape (I, J, K), affine, images (by name, each with its kind, "scalar" or "label", and its shape, (C, I, J, K)), and read.
+    Predictions of one that has an attribute `native` too, a `VoxelGrid`, can be brought back to that by `grid="native"`.
     """
 
 
@@ -36,10 +38,11 @@ class MemorySource:
     Args:
         name: the subject's name, for errors.
         volumes: named volumes on one voxel grid, at least one.
+        native: the grid that they had before preprocessing; None where that is not known.
     """
 
-    def __init__(self, name: str, volumes: Mapping[str, Volume]) -> None:
-        self.name = name
+    def __init__(self, name: str, volumes: Mapping[str, Volume], native: VoxelGrid | None = None) -> None:
+        self.name, self.native = name, native
         self.images = dict(volumes)
         first = next(iter(self.images.values()))
         self.shape: Int3 = first.shape[1:]
@@ -94,7 +97,8 @@ def as_source(source: object, keys: Sequence[str] | None = None) -> PatchSource:
     if isinstance(source, Subject):
         source.check()
         names = list(source.images) if keys is None else keys
-        return MemorySource(source.name, {name: source[name].load() for name in names})
+        native = source.native if isinstance(source, ProcessedSubject) else VoxelGrid(source.shape, source.affine)
+        return MemorySource(source.name, {name: source[name].load() for name in names}, native)
     if isinstance(source, (np.ndarray, torch.Tensor)):
         array = as_array(source)
         if array.ndim != 4 or array.size == 0:

@@ -1,7 +1,7 @@
 """Many volumes through a model, into a folder."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,20 +10,18 @@ import torch
 
 from patchflow.errors import ArgumentError
 from patchflow.geometry.location import PatchLocation
-from patchflow.geometry.space import VoxelGrid
-from patchflow.inference.folder import PredictionFolder, grid_record
+from patchflow.inference.folder import PredictionFolder
 from patchflow.inference.masks import Mask
 from patchflow.inference.memory import describe_needs
 from patchflow.inference.plan import Plan
-from patchflow.inference.sources import GridLike, MemorySource, SourceLike, as_voxel_grid
+from patchflow.inference.sources import MemorySource, SourceLike
 from patchflow.inference.stitching import Results, Stitching
+from patchflow.inference.targets import Grids, Targets
 from patchflow.inference.views import Model
 from patchflow.notices import say
+from patchflow.preprocess.base import SpatialStep
 from patchflow.preprocess.pipeline import Pipeline
 from patchflow.subjects import Subject
-
-Grids = Mapping[str, GridLike] | Callable[[str], GridLike | None]
-"""The voxel grid of each subject's results, by the subject's name."""
 
 
 def predict_subjects(
@@ -49,7 +47,8 @@ def predict_subjects(
         sources: a cache, or subjects, entries and sources of your own; read one after the other, when their turn comes.
         folder: where NAME.nii.gz goes for each subject, or NAME_OUTPUT.nii.gz for each output of a model of several; made if needed.
         suffix: ".nii.gz", ".nii" or ".h5".
-        grids: the voxel grid of each subject's results, as a dict or a function of the subject's name; subjects without one keep their own.
+        grids: the voxel grid of each subject's results: "native" for the grid that it had before preprocessing, or a dict or a function of
+            the subject's name; see `patchflow.predict`. Subjects without one keep the grid on which they are predicted.
         masks: where to predict: a dict by subject, or the name of an image that each has; see `patchflow.predict`.
         preprocess: done to `Subject`s before they are predicted, as it was to those that the model was trained on.
         made_with: more that tells these predictions from others, such as a checkpoint's digest: plain JSON values.
@@ -66,11 +65,12 @@ def predict_subjects(
     engine = plan.engine(model)
     made_with = plan.record() | {"preprocess": None if preprocess is None else preprocess.fingerprint()} | dict(made_with or {})
     kept = PredictionFolder(folder, suffix, made_with, plan.label_names)
-    where = _Where(grids, masks)
+    where = _Where(Targets(grids), masks)
     records: dict[str, dict[str, Any]] = {}
     todo, results = _todo(sources, kept, where, records)
-    stitchings = _stitchings(_prepared(todo, preprocess), plan, kept, where)
-    total = None if masks is not None else sum(_windows(source, plan) for source in todo)
+    stitchings = _stitchings(todo, preprocess, plan, kept, where)
+    unknown = masks is not None or (preprocess is not None and any(isinstance(step, SpatialStep) for step in preprocess.steps))
+    total = None if unknown else sum(_windows(source, plan) for source in todo)
     for stitching, result in engine.run(stitchings, total):
         name = stitching.grid.name
         kept.done(name, result, records[name])
@@ -81,26 +81,22 @@ def predict_subjects(
 class _Where(NamedTuple):
     """Where each subject is predicted, and on which voxels."""
 
-    grids: Grids | None
+    targets: Targets
     masks: Mapping[str, Mask] | str | None
-
-    def target(self, name: str) -> VoxelGrid | None:
-        wanted = None if self.grids is None else self.grids(name) if callable(self.grids) else self.grids.get(name)
-        return None if wanted is None else as_voxel_grid(wanted)
 
     def mask(self, name: str) -> Mask | None:
         return self.masks if self.masks is None or isinstance(self.masks, str) else self.masks.get(name)
 
-    def record(self, name: str) -> dict[str, Any]:
+    def record(self, source: Any) -> dict[str, Any]:
         """Both as plain JSON values."""
-        mask = self.mask(name)
+        mask = self.mask(source.name)
         if isinstance(mask, torch.Tensor):
             mask = mask.cpu().numpy()
         if isinstance(mask, np.ndarray):
             told: Any = hashlib.sha256(np.ascontiguousarray(mask != 0).tobytes()).hexdigest()
         else:
             told = mask.as_array().tolist() if isinstance(mask, PatchLocation) else mask
-        return {"mask": told} | grid_record(self.target(name))
+        return {"mask": told} | self.targets.record(source)
 
 
 def _todo(
@@ -115,7 +111,7 @@ def _todo(
         name = source.name
         if name in records:
             raise ArgumentError(f'two subjects are called "{name}": rename one, as their files would be the same')
-        records[name] = where.record(name)
+        records[name] = where.record(source)
         if kept.is_done(name, records[name]):
             results[name] = kept.results(name)
         else:
@@ -125,21 +121,26 @@ def _todo(
     return todo, results
 
 
-def _stitchings(sources: Iterable[SourceLike], plan: Plan, kept: PredictionFolder, where: _Where) -> Iterator[Stitching]:
+def _stitchings(
+    sources: Iterable[SourceLike], preprocess: Pipeline | None, plan: Plan, kept: PredictionFolder, where: _Where
+) -> Iterator[Stitching]:
     told = not plan.progress
     for source in sources:
-        name = source.name  # type: ignore[union-attr]  # arrays were refused
-        grid, target = plan.grid(source, where.mask(name)), where.target(name)
+        name: str = source.name  # type: ignore[union-attr]  # arrays were refused
+        target = where.targets.of(source)
+        grid = plan.grid(_prepared(source, preprocess), where.mask(name))
         if not told:
             say(describe_needs(grid, plan.settings, plan.work, plan.budget, target))
             told = True
         yield Stitching(grid, plan.settings, target, partial(kept.path, name), None, plan.budget)
 
 
-def _prepared(sources: Iterable[SourceLike], preprocess: Pipeline | None) -> Iterator[SourceLike]:
-    """The sources, subjects among them preprocessed when their turn comes."""
-    for source in sources:
-        yield MemorySource(source.name, preprocess.run(source)) if preprocess and isinstance(source, Subject) else source
+def _prepared(source: SourceLike, preprocess: Pipeline | None) -> SourceLike:
+    """The source, preprocessed if it is a subject."""
+    if preprocess is None or not isinstance(source, Subject):
+        return source
+    processed = preprocess.process(source)
+    return MemorySource(source.name, processed.volumes, processed.native)
 
 
 def _windows(source: Any, plan: Plan) -> int:

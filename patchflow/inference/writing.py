@@ -9,15 +9,15 @@ import torch
 
 from patchflow.errors import InferenceError
 from patchflow.geometry.location import PatchLocation
-from patchflow.geometry.space import VoxelGrid
 from patchflow.inference.checks import rows_of
 from patchflow.inference.flight import Flight
-from patchflow.inference.folder import PredictionFolder, grid_record
+from patchflow.inference.folder import PredictionFolder
 from patchflow.inference.grid import GridSampler
 from patchflow.inference.memory import Budget
 from patchflow.inference.outputs import probabilities
 from patchflow.inference.settings import Settings, named_outputs, setting_of
 from patchflow.inference.stitching import Stitching
+from patchflow.inference.targets import Targets
 
 
 class SubjectWriter:
@@ -30,7 +30,7 @@ class SubjectWriter:
         grids: the windows of each subject, by name.
         settings: what becomes of predictions.
         kept: the folder that they go to.
-        targets: voxel grids for the results of some subjects, which keep their own otherwise.
+        targets: the voxel grids of the results.
         budget: what may be held in memory.
         done: subjects that are not to be written again.
     """
@@ -40,7 +40,7 @@ class SubjectWriter:
         grids: Mapping[str, GridSampler],
         settings: Settings,
         kept: PredictionFolder,
-        targets: Mapping[str, VoxelGrid],
+        targets: Targets,
         budget: Budget,
         done: Sequence[str] = (),
     ) -> None:
@@ -111,11 +111,12 @@ class SubjectWriter:
         if subject not in self._grids:
             raise InferenceError(f'a batch holds subject "{subject}", which is none of those that are to be predicted')
         if subject not in self._begun:
-            grid, target = self._grids[subject], self._targets.get(subject)
+            grid = self._grids[subject]
+            target = self._targets.of(grid.source)
             self._begun[subject] = Stitching(grid, self._settings, target, partial(self._kept.path, subject), None, self._budget)
         stitching = self._begun[subject]
         stitching.add(outputs, places)
         if stitching.complete:
-            self._kept.done(subject, stitching.finish(), grid_record(self._targets.get(subject)))
+            self._kept.done(subject, stitching.finish(), self._targets.record(stitching.grid.source))
             self._finished.add(subject)
             del self._begun[subject]

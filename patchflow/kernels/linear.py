@@ -16,7 +16,13 @@ _C, _E, _G = 2 * CHUNK, 4 * CHUNK, 6 * CHUNK  # where the pairs of corners stand
 
 
 @kernel
-def gather(flat, offset, offsets, count, steps, corners):  # type: ignore[no-untyped-def]
+def look_up(table, stored):  # type: ignore[no-untyped-def]
+    """What a table says of a stored voxel, an unsigned number; the voxel itself where there is no table."""
+    return stored if table is None else table[stored]
+
+
+@kernel
+def gather(flat, table, offset, offsets, count, steps, corners):  # type: ignore[no-untyped-def]
     """The eight corners of each point, as pairs. Positions are unsigned: signed ones would be tested for counting from the end."""
     i, j, k = np.uint64(steps[1]), np.uint64(steps[2]), np.uint64(1)
     ij = i + j
@@ -26,10 +32,10 @@ def gather(flat, offset, offsets, count, steps, corners):  # type: ignore[no-unt
         fetch_ahead(flat, at + i)
     for q in range(count):
         at = np.uint64(offsets[q] + offset)
-        a, b = flat[at], flat[at + k]
-        c, d = flat[at + j], flat[at + j + k]
-        e, f = flat[at + i], flat[at + i + k]
-        g, h = flat[at + ij], flat[at + ij + k]
+        a, b = look_up(table, flat[at]), look_up(table, flat[at + k])
+        c, d = look_up(table, flat[at + j]), look_up(table, flat[at + j + k])
+        e, f = look_up(table, flat[at + i]), look_up(table, flat[at + i + k])
+        g, h = look_up(table, flat[at + ij]), look_up(table, flat[at + ij + k])
         corners[2 * q], corners[2 * q + 1] = a, b
         corners[_C + 2 * q], corners[_C + 2 * q + 1] = c, d
         corners[_E + 2 * q], corners[_E + 2 * q + 1] = e, f
@@ -72,9 +78,9 @@ def _blend_clamped(corners, fractions, count, gain, bias, low, high, row):  # ty
 
 @kernel
 def _value(flat, offset, steps, box, shape, x, y, z, values):  # type: ignore[no-untyped-def]
-    gain, bias, low, high, fill = values
+    gain, bias, low, high, fill, table = values
     there, stored = corner(flat, offset, steps, box, shape, x, y, z, flat[0])
-    return read(stored, gain, bias, low, high) if there else fill
+    return read(look_up(table, stored), gain, bias, low, high) if there else fill
 
 
 @kernel
@@ -100,16 +106,19 @@ def add_weighted(line, weights, first, row):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def linear_rows(flat, steps, box, shape, stages, choices, start, size, values, outside, out, work):  # type: ignore[no-untyped-def]
-    """Fill `out`; where the map has coarse stages, with the weighted sum of a reading for each choice of their samples."""
-    gain, bias, least, most, _ = values
+def linear_rows(flat, steps, box, shape, stages, choices, start, size, values, outside, out, work, held):  # type: ignore[no-untyped-def]
+    """Fill `out`; where the map has coarse stages, with the weighted sum of a reading for each choice of their samples.
+
+    Corners are `held` in one dtype (that of the table, or of `flat` without one) and blended in another, `work`.
+    """
+    gain, bias, least, most, _, table = values
     clamped = least > -np.inf or most < np.inf
     low, high, has_cells = limits(box)
     jumps = np.float64(steps[1]), np.float64(steps[2])
     shift = -(box[0][0] * steps[1] + box[0][1] * steps[2] + box[0][2])
     channels = out.size // (size[0] * size[1] * size[2])
     points, spare = np.empty(3 * CHUNK), np.empty(16 * CHUNK)
-    corners, fractions, offsets = np.empty(8 * CHUNK, flat.dtype), np.empty(3 * CHUNK, np.float32), np.empty(CHUNK, np.int64)
+    corners, fractions, offsets = np.empty(8 * CHUNK, held), np.empty(3 * CHUNK, np.float32), np.empty(CHUNK, np.int64)
     flags, line = np.empty(CHUNK, np.bool_), np.empty(CHUNK, np.float32)
     for n in range(size[0] * size[1]):
         i, j = nth_row(n, size)
@@ -130,7 +139,7 @@ def linear_rows(flat, steps, box, shape, stages, choices, start, size, values, o
                     end = ((c * size[0] + i) * size[1] + j) * size[2] + k
                     row = out[end : end + count] if choices == 1 else line[:count]
                     if inside:
-                        gather(flat, c * steps[0] + shift, offsets, count, steps, corners)
+                        gather(flat, table, c * steps[0] + shift, offsets, count, steps, corners)
                         if clamped:
                             _blend_clamped(corners, fractions, count, gain, bias, least, most, row)
                         else:

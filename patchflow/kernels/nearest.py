@@ -3,7 +3,7 @@
 import numpy as np
 
 from patchflow.kernels.jit import kernel
-from patchflow.kernels.linear import read
+from patchflow.kernels.linear import look_up, read
 from patchflow.kernels.places import affine_voxels, row_is_inside, voxels
 from patchflow.kernels.points import CHUNK, row_points
 from patchflow.kernels.rows import CONSTANT, fold_points, nth_row
@@ -39,7 +39,10 @@ def nearest_rows(flat, steps, box, shape, stages, start, size, fill, values, out
                 row = out[end : end + count]
                 for q in range(count):
                     stored = flat[np.uint64(offsets[q] + c * steps[0] + shift)]  # unsigned: signed positions would be tested for < 0
-                    row[q] = stored if values is None else np.float32(read(stored, values[0], values[1], values[2], values[3]))
+                    if values is None:
+                        row[q] = stored
+                    else:
+                        row[q] = np.float32(read(look_up(values[5], stored), values[0], values[1], values[2], values[3]))
                 if inside < count:
                     for q in range(count):
                         row[q] = row[q] if flags[q] else fill

@@ -1,12 +1,10 @@
-"""A stored voxel's value as read: a gain, a bias and a clamp, applied in the one pass that converts to float32.
+"""A stored voxel's value as read: a gain, a bias and a clamp, or a table, applied in the one pass that converts to float32.
 
 This is the only definition of "value as read": whole-volume preprocessing and patch reads both go through `apply_map`, so that a patch
 read from a cache equals the preprocessed volume bit for bit.
 """
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,74 +12,23 @@ import torch
 from numpy.lib.stride_tricks import as_strided
 
 from patchflow.errors import ArgumentError
+from patchflow.kernels.histogram import has_histogram, levels
+from patchflow.kernels.intensity_map import IntensityMap, exact_values, plain_exact_values
 from patchflow.kernels.jit import inlined, kernel
 from patchflow.types import Array
 
+__all__ = ["IntensityMap", "apply_map", "copy_voxels", "flat_view", "plain_apply_map", "plain_tensor_map", "table_of"]
 
-@dataclass(frozen=True)
-class IntensityMap:
-    """value = clip(gain * stored + bias, low, high), computed per voxel in float64 and rounded once to float32.
-
-    Attributes:
-        gain: finite and not 0.
-        bias: finite.
-        low: the least value as read; -inf for no limit.
-        high: the greatest value as read; inf for no limit; not below `low`.
-    """
-
-    gain: float = 1.0
-    bias: float = 0.0
-    low: float = -math.inf
-    high: float = math.inf
-
-    def __post_init__(self) -> None:
-        for name in ("gain", "bias", "low", "high"):
-            object.__setattr__(self, name, float(getattr(self, name)))
-        if not math.isfinite(self.gain) or self.gain == 0:
-            raise ArgumentError(f"the gain of an intensity map must be finite and not 0, not {self.gain!r}")
-        if not math.isfinite(self.bias):
-            raise ArgumentError(f"the bias of an intensity map must be finite, not {self.bias!r}")
-        if not self.low <= self.high:
-            raise ArgumentError(f"the limits of an intensity map must be low <= high, not {self.low!r} and {self.high!r}")
-
-    @property
-    def has_clamp(self) -> bool:
-        """Whether values are limited on either side."""
-        return self.low > -math.inf or self.high < math.inf
-
-    @property
-    def is_identity(self) -> bool:
-        """Whether values as read are the stored values (rounded to float32)."""
-        return self.gain == 1 and self.bias == 0 and not self.has_clamp
-
-    def then(self, other: "IntensityMap") -> "IntensityMap":
-        """The map that does this one first and `other` on its result: again a gain, a bias and a clamp.
-
-        Raises:
-            ArgumentError: when the composed gain is not finite or vanishes in float64.
-        """
-        ends = sorted(other.gain * limit + other.bias for limit in (self.low, self.high))  # a negative gain swaps the limits
-        low, high = (min(max(end, other.low), other.high) for end in ends)
-        return IntensityMap(other.gain * self.gain, other.gain * self.bias + other.bias, low, high)
-
-    def to_dict(self) -> dict[str, float | None]:
-        """Plain JSON values; a missing limit is None, as JSON has no infinity."""
-        low = self.low if math.isfinite(self.low) else None
-        high = self.high if math.isfinite(self.high) else None
-        return {"gain": self.gain, "bias": self.bias, "low": low, "high": high}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "IntensityMap":
-        """The map written by `to_dict`."""
-        low, high = values["low"], values["high"]
-        return cls(values["gain"], values["bias"], -math.inf if low is None else low, math.inf if high is None else high)
+_TABLES = 64
+"""Tables of curves that a process keeps, 256 KiB each at most; a new one takes a tenth of a millisecond."""
 
 
 def apply_map(stored: Array, intensities: IntensityMap, out: Array | None = None) -> Array:
     """Values as read of stored voxels.
 
     The kernel releases the GIL and takes any strides, negative ones included (a flip is a view); it is fastest where the last axis of
-    both arrays is contiguous. It agrees with `plain_apply_map` bit for bit.
+    both arrays is contiguous. Where the map has a curve, voxels of 8- and 16-bit integers are looked up in a table. It agrees with
+    `plain_apply_map` bit for bit.
 
     Args:
         stored: (C, i, j, k), any real dtype, any strides.
@@ -101,20 +48,42 @@ def apply_map(stored: Array, intensities: IntensityMap, out: Array | None = None
         out = np.empty(source.shape, np.float32)
     elif out.dtype != np.float32 or out.shape != source.shape:
         raise ArgumentError(f"out must be float32 of shape {source.shape}, not {out.dtype} of shape {out.shape}")
-    if source.size:
+    m, table = intensities, None
+    if m.curve is not None and not has_histogram(source.dtype):
+        with np.errstate(over="ignore"):
+            for plane in np.ndindex(source.shape[:2]):
+                out[plane] = exact_values(source[plane], m)
+    elif source.size:
+        if m.curve is not None:
+            table, source = table_of(m, source.dtype), source.view(f"u{source.itemsize}")
         flat_in, base_in, steps_in = flat_view(source)
         flat_out, base_out, steps_out = flat_view(out)
         flat_in.flags.writeable = False  # one compiled kernel serves mapped files and arrays in memory
-        m = intensities
-        _map_box(flat_in, base_in, steps_in, flat_out, base_out, steps_out, source.shape, m.gain, m.bias, m.low, m.high)
+        _map_box(flat_in, base_in, steps_in, flat_out, base_out, steps_out, source.shape, table, m.gain, m.bias, m.low, m.high)
     return out
 
 
+@lru_cache(_TABLES)
+def table_of(intensities: IntensityMap, dtype: np.dtype[Any]) -> Array:
+    """What each value of a dtype reads as.
+
+    Args:
+        intensities: the map.
+        dtype: 8- or 16-bit integers.
+
+    Returns:
+        float32 (256,) or (65536,), read-only: the value of each voxel at the place that its bits name as an unsigned number.
+    """
+    with np.errstate(over="ignore"):  # beyond float32 is inf, as in the kernel
+        values = exact_values(levels(dtype), intensities).astype(np.float32)
+    table: Array = np.roll(values, np.iinfo(dtype).min)
+    table.flags.writeable = False
+    return table
+
+
 def plain_apply_map(stored: Array, intensities: IntensityMap) -> Array:
-    """What `apply_map` computes, in four lines of numpy."""
-    values = np.asarray(stored).astype(np.float64) * intensities.gain + intensities.bias
-    values = np.where(values < intensities.low, intensities.low, values)
-    values = np.where(values > intensities.high, intensities.high, values)
+    """What `apply_map` computes, in a few lines of numpy."""
+    values = plain_exact_values(stored, intensities)
     with np.errstate(over="ignore"):  # beyond float32 is inf, as in the kernel
         return values.astype(np.float32)
 
@@ -140,8 +109,17 @@ def copy_voxels(stored: Array, out: Array) -> None:
 
 def plain_tensor_map(stored: torch.Tensor, intensities: IntensityMap) -> torch.Tensor:
     """What `apply_map` computes, on tensors of any device: float32, bit for bit the same on a CPU."""
+    return _plain_values(stored.double(), intensities).float()
+
+
+def _plain_values(x: torch.Tensor, intensities: IntensityMap) -> torch.Tensor:
     m = intensities
-    return (stored.double() * m.gain + m.bias).clamp(m.low, m.high).float()
+    if m.curve is not None:
+        places, values, slopes = (torch.from_numpy(numbers).to(x.device) for numbers in m.curve.points())
+        x = _plain_values(x, m.curve.before).contiguous()
+        piece = (torch.searchsorted(places, x, right=True) - 1).clamp(min=0)
+        x = values[piece] + slopes[piece] * (x - places[piece])
+    return (x * m.gain + m.bias).clamp(m.low, m.high)
 
 
 def flat_view(array: Array) -> tuple[Array, int, tuple[int, ...]]:
@@ -175,7 +153,9 @@ def _as_kernel_input(stored: Array) -> Array:
 
 
 @inlined
-def _value(stored, gain, bias, low, high):  # type: ignore[no-untyped-def]
+def _value(stored, table, gain, bias, low, high):  # type: ignore[no-untyped-def]
+    if table is not None:
+        return table[stored]
     value = gain * np.float64(stored) + bias
     value = low if value < low else value
     value = high if value > high else value
@@ -183,7 +163,7 @@ def _value(stored, gain, bias, low, high):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _map_box(source, base_in, steps_in, out, base_out, steps_out, shape, gain, bias, low, high):  # type: ignore[no-untyped-def]
+def _map_box(source, base_in, steps_in, out, base_out, steps_out, shape, table, gain, bias, low, high):  # type: ignore[no-untyped-def]
     channels, ni, nj, nk = shape
     unit = abs(steps_in[3]) == 1 and abs(steps_out[3]) == 1
     first_in, first_out = min(steps_in[3] * (nk - 1), 0), min(steps_out[3] * (nk - 1), 0)
@@ -194,17 +174,17 @@ def _map_box(source, base_in, steps_in, out, base_out, steps_out, shape, gain, b
                 end = base_out + c * steps_out[0] + i * steps_out[1] + j * steps_out[2]
                 if not unit:
                     for k in range(nk):
-                        out[end + k * steps_out[3]] = _value(source[start + k * steps_in[3]], gain, bias, low, high)
+                        out[end + k * steps_out[3]] = _value(source[start + k * steps_in[3]], table, gain, bias, low, high)
                     continue
                 row_in = source[start + first_in : start + first_in + nk]  # slices of known unit stride: the loop vectorises
                 row_out = out[end + first_out : end + first_out + nk]
                 if steps_in[3] == steps_out[3]:
                     for k in range(nk):
-                        row_out[k] = _value(row_in[k], gain, bias, low, high)
+                        row_out[k] = _value(row_in[k], table, gain, bias, low, high)
                     continue
                 last = np.uint64(nk - 1)  # unsigned: signed positions are tested for counting from the end, and do not vectorise
                 for k in range(np.uint64(nk)):
-                    row_out[k] = _value(row_in[last - np.uint64(k)], gain, bias, low, high)
+                    row_out[k] = _value(row_in[last - np.uint64(k)], table, gain, bias, low, high)
 
 
 @kernel

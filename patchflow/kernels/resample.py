@@ -4,17 +4,20 @@ The map goes from output voxel to source voxel, in voxel coordinates of the volu
 the patch lies). A voxel has the same source point bit for bit whatever the patch it is computed for (`points.py`).
 """
 
+from typing import Any
+
 import numpy as np
 
 from patchflow.errors import ArgumentError
 from patchflow.geometry.location import Outside, PatchLocation
 from patchflow.geometry.maps import CoarseStage, SpatialMap
 from patchflow.kernels.box import Box, Interpolation, touched_box
+from patchflow.kernels.histogram import has_histogram
 from patchflow.kernels.linear import linear_rows
 from patchflow.kernels.nearest import nearest_rows
 from patchflow.kernels.plain_resample import plain_resample, source_points
 from patchflow.kernels.points import program
-from patchflow.kernels.pointwise import IntensityMap, flat_view
+from patchflow.kernels.pointwise import IntensityMap, apply_map, flat_view, table_of
 from patchflow.kernels.rows import BORDER, CONSTANT, REFLECT
 from patchflow.kernels.spline import coefficients, cubic_rows
 from patchflow.kernels.votes import vote_rows
@@ -74,6 +77,13 @@ def resample(
     touched = touched_box(source, location, shape, interpolation, outside)
     if touched and any(a < b for a, b in zip(touched.start + box.stop, box.start + touched.stop, strict=True)):
         raise ArgumentError(f"the map touches voxels {touched.start} to {touched.stop}, of which {box.start} to {box.stop} were given")
+    table = None
+    if intensities is not None and intensities.curve is not None:  # a blend of what is stored would mean nothing
+        if interpolation != "cubic" and has_histogram(region.dtype):
+            table = table_of(intensities, region.dtype)
+        else:
+            region = apply_map(region, intensities)
+        intensities = IntensityMap()
     stages = program(source, location)
     choices = 2 ** sum(isinstance(stage, CoarseStage) for stage in source.stages)
     where = location.start, location.size
@@ -85,11 +95,12 @@ def resample(
         cubic_rows(padded.reshape(-1), levels, steps, box, shape, stages, choices, *where, *values)
     else:
         flat, steps = _flat_source(region)
+        flat = flat if table is None else flat.view(f"u{flat.itemsize}")
         dtype = flat.dtype if intensities is None else np.float32
         target = out if out.flags.c_contiguous and out.dtype == dtype else np.empty(out.shape, dtype)
         head, tail = (flat, steps, box, shape, stages), (_OUTSIDE[outside], target.reshape(-1))
         m = intensities
-        values_as_read = None if m is None else (m.gain, m.bias, m.low, m.high, float(fill))
+        values_as_read = None if m is None else (m.gain, m.bias, m.low, m.high, float(fill), table)
         if interpolation == "nearest" and m is None:
             bits = f"u{flat.itemsize}"  # labels are moved as they are, so that all dtypes of a size share one kernel
             background = np.asarray(fill, flat.dtype).view(bits)[()]
@@ -99,7 +110,9 @@ def resample(
         elif m is None:
             vote_rows(*head, *where, target.dtype.type(fill), *tail)
         else:
-            linear_rows(*head, choices, *where, values_as_read, *tail, np.float32 if flat.dtype.str[1:] in _NARROW else np.float64)
+            held: Any = flat.dtype.type if table is None else np.float32
+            work = np.float32 if flat.dtype.str[1:] in _NARROW else np.float64
+            linear_rows(*head, choices, *where, values_as_read, *tail, work, held)
     if target is not out:
         out[...] = target
     return out

@@ -1,7 +1,7 @@
 """From the order of voxels in files (I fastest, K slowest) to the order of arrays (K fastest), a slab of slices at a time.
 
 NumPy's copy of a transposed array takes one cache miss per voxel (1.2 s for 512x512x240 int16); moving tiles that fit the first level
-cache takes 0.15 s.
+cache takes 0.09 s.
 """
 
 import numpy as np
@@ -37,18 +37,20 @@ def plain_slab_to_volume(slab: Array, volume: Array, first: int) -> None:
 
 @kernel
 def _move(slab: Array, volume: Array, shape: Int3, first: int, count: int, block: int) -> None:
-    ni, nj, nk = shape
-    tile = np.empty((block, TILE_SLICES), slab.dtype)
-    for k0 in range(0, count, TILE_SLICES):
-        depth = min(TILE_SLICES, count - k0)
-        for j in range(nj):
-            for i0 in range(0, ni, block):
-                width = min(block, ni - i0)
-                for k in range(depth):
+    # Positions are unsigned: signed ones are tested for counting from the end, which doubles the time.
+    zero, step, depth_of_tile = np.uint64(0), np.uint64(block), np.uint64(TILE_SLICES)
+    ni, nj, nk, begin, slices = np.uint64(shape[0]), np.uint64(shape[1]), np.uint64(shape[2]), np.uint64(first), np.uint64(count)
+    tile = np.empty(block * TILE_SLICES, slab.dtype)
+    for k0 in range(zero, slices, depth_of_tile):
+        depth = min(depth_of_tile, slices - k0)
+        for j in range(zero, nj):
+            for i0 in range(zero, ni, step):
+                width = min(step, ni - i0)
+                for k in range(zero, depth):
                     source = ((k0 + k) * nj + j) * ni + i0
-                    for i in range(width):
-                        tile[i, k] = slab[source + i]
-                for i in range(width):
-                    target = ((i0 + i) * nj + j) * nk + first + k0
-                    for k in range(depth):
-                        volume[target + k] = tile[i, k]
+                    for i in range(zero, width):
+                        tile[i * depth_of_tile + k] = slab[source + i]
+                for i in range(zero, width):
+                    target = ((i0 + i) * nj + j) * nk + begin + k0
+                    for k in range(zero, depth):
+                        volume[target + k] = tile[i * depth_of_tile + k]

@@ -110,7 +110,7 @@ def vote_rows(flat, steps, box, shape, stages, start, size, fill, outside, out):
                 end = ((c * size[0] + i) * size[1] + j) * size[2] + k
                 row = out[end : end + count]
                 if total:
-                    gather(flat, c * steps[0] + shift, offsets, count, steps, corners)
+                    gather(flat, None, c * steps[0] + shift, offsets, count, steps, corners)
                     if _take(corners, inside, count, mixed, row):
                         if not has_points:
                             row_points(stages, *at, -1, start[2], points, spare, count)

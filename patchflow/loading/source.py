@@ -60,5 +60,5 @@ def user_cache_folder() -> Path:
 def _name(subjects: Sequence[Subject], preprocess: Pipeline | None) -> str:
     parts = [preprocess.fingerprint() if preprocess else ""]
     for subject in subjects:
-        parts += [subject.name, *(f"{name}={image.path}" for name, image in sorted(subject.images.items()))]
+        parts += [subject.name, *(f"{name}={image.describe()}" for name, image in sorted(subject.images.items()))]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]

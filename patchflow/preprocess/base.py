@@ -1,13 +1,18 @@
 """What a preprocessing step is."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any, ClassVar
 
-from patchflow.errors import ArgumentError, UnknownNameError
+from patchflow.errors import ArgumentError, ImageError, UnknownNameError
+from patchflow.files import machine_memory
+from patchflow.geometry.affine import spacing
 from patchflow.geometry.space import VoxelGrid
 from patchflow.images.volume import Volume
+from patchflow.notices import size
+from patchflow.types import Int3
 
 
 class Step(ABC):
@@ -71,6 +76,29 @@ def grid_of(volumes: Mapping[str, Volume]) -> VoxelGrid:
 def where(subject_name: str, key: str, volume: Volume) -> str:
     """Which image of which subject from which file, for messages."""
     return f"subject {subject_name!r}, image {key!r} ({volume.source})"
+
+
+def check_room(volumes: Mapping[str, Volume], shape: Int3, subject_name: str, step: str, beside: int = 0, as_float: bool = False) -> None:
+    """Refuse a grid on which the volumes would not fit into memory, before any is made: a spacing in other units asks for terabytes.
+
+    Args:
+        volumes: what is to be brought to the grid.
+        shape: of the grid, (I, J, K).
+        subject_name, step: for the error.
+        beside: bytes that are taken as well.
+        as_float: whether scalar images become float32.
+
+    Raises:
+        ImageError: says how much they would take.
+    """
+    sizes = [volume.channels * (4 if as_float and volume.kind == "scalar" else volume.array.itemsize) for volume in volumes.values()]
+    needed, there = math.prod(shape) * sum(sizes) + beside, machine_memory()
+    if needed > there:
+        grid = grid_of(volumes)
+        raise ImageError(
+            f"subject {subject_name!r}: {step} would make {shape} voxels of {grid.shape}, which takes {size(needed)} of memory, where "
+            f"{size(there)} are: check its numbers against the spacing, {' x '.join(f'{each:g}' for each in spacing(grid.affine))} mm"
+        )
 
 
 def checked_keys(keys: str | Iterable[str] | None) -> tuple[str, ...] | None:

@@ -9,7 +9,7 @@ from patchflow.errors import ArgumentError, ImageError
 from patchflow.geometry.location import Outside, PatchLocation
 from patchflow.images.volume import Volume
 from patchflow.kernels.pointwise import apply_map
-from patchflow.preprocess.base import SpatialStep, grid_of, volume_named, where
+from patchflow.preprocess.base import SpatialStep, check_room, grid_of, volume_named, where
 from patchflow.preprocess.fields import chosen, number, set_fields
 from patchflow.preprocess.moves import window_of
 from patchflow.types import Int3, SizeLike, int3
@@ -51,7 +51,7 @@ class CropToForeground(SpatialStep):
             )
         box = found.grown(int3(self.margin, "margin", minimum=0)).common(PatchLocation((0, 0, 0), volume.spatial_shape))
         assert box is not None
-        return _cut(volumes, box, subject_name)
+        return _cut(volumes, box, subject_name, type(self).__name__)
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Pad(SpatialStep):
         before, after = int3(self.before, "before", minimum=0), int3(self.after or 0, "after", minimum=0)
         i, j, k = (a + n + b for a, n, b in zip(before, grid_of(volumes).shape, after, strict=True))
         box = PatchLocation((-before[0], -before[1], -before[2]), (i, j, k))
-        return _cut(volumes, box, subject_name, self.outside, self.fill, self.label_fill)
+        return _cut(volumes, box, subject_name, type(self).__name__, self.outside, self.fill, self.label_fill)
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class CropOrPad(SpatialStep):
     def apply(self, volumes: dict[str, Volume], subject_name: str) -> dict[str, Volume]:
         """Cut or pad the volumes."""
         box = _middle(grid_of(volumes).shape, int3(self.size, "size"))
-        return _cut(volumes, box, subject_name, self.outside, self.fill, self.label_fill)
+        return _cut(volumes, box, subject_name, type(self).__name__, self.outside, self.fill, self.label_fill)
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class EnsureMultiple(SpatialStep):
         shape, multiple = grid_of(volumes).shape, int3(self.n, "n")
         pad = self.method == "pad"
         i, j, k = (-(-size // n) * n if pad else max(size // n, 1) * n for size, n in zip(shape, multiple, strict=True))
-        return _cut(volumes, _middle(shape, (i, j, k)), subject_name, self.outside, self.fill, self.label_fill)
+        return _cut(volumes, _middle(shape, (i, j, k)), subject_name, type(self).__name__, self.outside, self.fill, self.label_fill)
 
 
 def foreground_box(volume: Volume, threshold: float) -> PatchLocation | None:
@@ -179,10 +179,12 @@ def _cut(
     volumes: dict[str, Volume],
     box: PatchLocation,
     subject_name: str,
+    step: str,
     outside: Outside = "constant",
     fill: float = 0.0,
     label_fill: int = 0,
 ) -> dict[str, Volume]:
+    check_room(volumes, box.size, subject_name, step)
     for key, volume in volumes.items():
         value = label_fill if volume.kind == "label" else fill
         volumes[key] = window_of(volume, box, outside, value, where(subject_name, key, volume))

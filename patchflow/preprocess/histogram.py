@@ -9,12 +9,12 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from patchflow.errors import ArgumentError
+from patchflow.errors import ArgumentError, ImageError
 from patchflow.files import whole_file
 from patchflow.images.volume import Volume
-from patchflow.kernels.histogram import has_histogram, levels
-from patchflow.kernels.pointwise import IntensityMap
-from patchflow.preprocess.base import Step, checked_keys, scalar_names
+from patchflow.kernels.histogram import has_histogram
+from patchflow.kernels.intensity_map import Curve, IntensityMap
+from patchflow.preprocess.base import Step, checked_keys, scalar_names, where
 from patchflow.preprocess.cohort import cohort
 from patchflow.preprocess.fields import ends, number, percents, set_fields
 from patchflow.preprocess.foreground import constant, mask_of, nothing
@@ -22,10 +22,8 @@ from patchflow.preprocess.intensity import Keys
 from patchflow.preprocess.pipeline import Pipeline
 from patchflow.preprocess.statistics import Mask, moments, percentiles
 from patchflow.subjects import Subject
-from patchflow.types import Array
 
 PERCENTILES = (1.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0, 99.0)
-_BLOCK = 1 << 20
 _Above = float | Literal["mean"] | None
 
 
@@ -33,8 +31,9 @@ _Above = float | Literal["mean"] | None
 class HistogramStandardize(Step):
     """Map the percentiles of each image's foreground onto a cohort's landmarks, and values between two of them linearly.
 
-    Beyond the first and the last percentile the outermost pieces go on. The map has a piece for each pair of percentiles and is no gain and
-    bias: its values are stored, as float32. Source: Nyul and Udupa, "On standardizing the MR image intensity scale", Magnetic Resonance in
+    Beyond the first and the last percentile the outermost pieces go on. Where percentiles coincide, the mean of their landmarks counts.
+    Images of 8- and 16-bit integers stay what they are: the map is kept beside them and applied as they are read. Of others the values are
+    stored, as float32. Source: Nyul and Udupa, "On standardizing the MR image intensity scale", Magnetic Resonance in
     Medicine 42, 1999, in the variant with deciles of Nyul, Udupa and Zhang, IEEE Transactions on Medical Imaging 19, 2000.
 
         step = HistogramStandardize.train(subjects, "t1", above="mean")
@@ -48,7 +47,7 @@ class HistogramStandardize(Step):
         above: the foreground's values are above this; "mean" for the image's own mean, as Nyul and Udupa do. Neither: all voxels.
 
     Raises:
-        ImageError: when applied to an image whose percentiles are all equal, or without foreground.
+        ImageError: when applied to an image whose first and last percentile are equal, or without foreground.
     """
 
     landmarks: tuple[float, ...]
@@ -95,19 +94,26 @@ class HistogramStandardize(Step):
         low, high = ends(out, "out")
         wanted, above = percents(percentiles, "percentiles", 2), _above(above)
         found = []
-        for name, volume, where in cohort(subjects, key, mask, before):
-            points = _points(volume, wanted, where, above, name, key, mask)
+        for name, volume, inside in cohort(subjects, key, mask, before):
+            points = _points(volume, wanted, inside, above, name, key, mask)
             found.append(low + (high - low) * (points - points[0]) / (points[-1] - points[0]))
         return cls(tuple(np.mean(found, axis=0).tolist()), wanted, (key,), mask, above)
 
     def apply(self, volumes: dict[str, Volume], subject_name: str) -> dict[str, Volume]:
-        """Map the images' values."""
+        """Fold the curve into the maps of images of 8- and 16-bit integers, and map the values of others."""
         for key in scalar_names(self.keys, volumes, subject_name):
             volume, mask = volumes[key], mask_of(self.mask, volumes, subject_name)
             points = _points(volume, self.percentiles, mask, self.above, subject_name, key, self.mask)
             places, which = np.unique(points, return_inverse=True)
             values = np.bincount(which, weights=self.landmarks) / np.bincount(which)  # equal percentiles share the mean of their landmarks
-            volumes[key] = replace(volume, array=_pieces(volume, places, values), map=IntensityMap())
+            values = np.maximum.accumulate(values)  # a mean of equal numbers may lie above them, by rounding
+            try:
+                curve = Curve(tuple(places.tolist()), tuple(values.tolist()), volume.map)
+            except ArgumentError as error:
+                raise ImageError(f"{where(subject_name, key, volume)}: its percentiles cannot be told apart ({error})") from error
+            volume = replace(volume, map=IntensityMap(curve=curve))
+            few = has_histogram(volume.array.dtype)
+            volumes[key] = volume if few else replace(volume, array=volume.values(), map=IntensityMap())
         return volumes
 
     def save(self, path: str | Path) -> None:
@@ -154,27 +160,3 @@ def _points(
     if not points[0] < points[-1]:
         raise constant(subject_name, key, volume, points[0], mask_name, above)
     return np.array(points)
-
-
-def _pieces(volume: Volume, places: npt.NDArray[np.float64], values: npt.NDArray[np.float64]) -> Array:
-    """Values as read mapped piece by piece: float32 (C, I, J, K)."""
-    m = volume.map
-    if has_histogram(volume.array.dtype):  # each possible voxel is mapped once
-        stored = levels(volume.array.dtype)
-        table = _interpolated(np.clip(stored * m.gain + m.bias, m.low, m.high), places, values)
-        return table[volume.array.astype(np.int32) - int(stored[0])]
-    out = np.empty(volume.array.shape, np.float32)
-    flat, target = volume.array.reshape(-1), out.reshape(-1)
-    for start in range(0, flat.size, _BLOCK):
-        block = flat[start : start + _BLOCK].astype(np.float64)
-        target[start : start + _BLOCK] = _interpolated(np.clip(block * m.gain + m.bias, m.low, m.high), places, values)
-    return out
-
-
-def _interpolated(x: npt.NDArray[np.float64], places: npt.NDArray[np.float64], values: npt.NDArray[np.float64]) -> Array:
-    result = np.interp(x, places, values)
-    for side, beyond in ((0, x < places[0]), (-1, x > places[-1])):
-        one, two = (0, 1) if side == 0 else (-2, -1)
-        slope = (values[two] - values[one]) / (places[two] - places[one])
-        result[beyond] = values[side] + slope * (x[beyond] - places[side])
-    return result.astype(np.float32)

@@ -1,5 +1,7 @@
 """One volume on another grid: nearest slices of a thick axis, smoothing where an axis shrinks, interpolation, and what lies outside."""
 
+import math
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
@@ -82,6 +84,19 @@ def _nearest_slices(array: Array, how: Interpolated) -> tuple[Array, Affine]:
     places = np.floor(points + 0.5).astype(np.int64).clip(0, array.shape[axis + 1] - 1)
     matrix[axis] = np.eye(4)[axis]
     return array.take(places, axis=axis + 1), matrix
+
+
+def smoothing_bytes(volumes: Iterable[Volume], how: Interpolated) -> int:
+    """What smoothing the largest scalar image takes."""
+    if not any(how.stds):
+        return 0
+    margins = [4 * math.ceil(std) + 4 for std in how.stds]
+    sizes = [
+        4 * math.prod((len(v.array), *(n + 2 * m for n, m in zip(v.spatial_shape, margins, strict=True))))
+        for v in volumes
+        if v.kind == "scalar"
+    ]
+    return max(sizes, default=0)
 
 
 def _smoothed(stored: Array, intensities: IntensityMap, stds: tuple[float, float, float]) -> Array:

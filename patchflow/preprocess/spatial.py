@@ -13,12 +13,12 @@ import numpy.typing as npt
 
 from patchflow.errors import ArgumentError, ImageError
 from patchflow.geometry.affine import spacing as spacing_of
-from patchflow.geometry.space import PARALLEL, VoxelGrid, voxel_map, whole_move
+from patchflow.geometry.space import PARALLEL, VoxelGrid, reaches, voxel_map, whole_move
 from patchflow.images.image import Image, ScalarImage
 from patchflow.images.volume import Volume
-from patchflow.preprocess.base import SpatialStep, grid_of, where
+from patchflow.preprocess.base import SpatialStep, check_room, grid_of, where
 from patchflow.preprocess.fields import chosen, number, set_fields
-from patchflow.preprocess.interpolate import Interpolated, interpolated
+from patchflow.preprocess.interpolate import Interpolated, interpolated, smoothing_bytes
 from patchflow.preprocess.moves import turned
 from patchflow.types import Affine, Int3, SizeLike, int3
 
@@ -84,7 +84,8 @@ class Resample(SpatialStep):
     Raises:
         ArgumentError: unless exactly one of spacing, shape and like is given; for what none of them can be.
         ImageFileError: for a reference that cannot be read.
-        ImageError: when applied with `thick_ratio` to an image whose axes are not parallel to those of the reference.
+        ImageError: when applied with `thick_ratio` to an image whose axes are not parallel to those of the reference, to an image in which
+            no voxel of the reference lies, or where the result would not fit into memory.
     """
 
     spacing: float | Sequence[float] | None = None
@@ -126,6 +127,12 @@ class Resample(SpatialStep):
         if shape == grid.shape and whole_move(matrix, shape) == ((0, 1, 2), (1, 1, 1), (0, 0, 0)):
             return volumes  # it is there already
         how = self._how(grid, matrix, shape, subject_name)
+        check_room(volumes, shape, subject_name, "Resample", smoothing_bytes(volumes.values(), how), as_float=how.image != "nearest")
+        if self.like is not None and not reaches(matrix, shape, grid.shape):
+            raise ImageError(
+                f"subject {subject_name!r}: no voxel of the reference lies in it, so that all would be fill: are both in one space? "
+                f"Their centres are at {_centre(grid)} and {_centre(self.like)} mm"
+            )
         for key, volume in volumes.items():
             value = self.label_fill if volume.kind == "label" else self.fill
             volumes[key] = replace(interpolated(volume, how, value, where(subject_name, key, volume)), affine=volume.affine @ matrix)
@@ -185,6 +192,11 @@ def _thick_axis(spacings: npt.NDArray[np.float64], ratio: float) -> int | None:
     """The one axis of largest spacing, if that is more than `ratio` times the smallest."""
     largest = np.flatnonzero(spacings >= spacings.max() * (1 - 1e-6))
     return int(largest[0]) if spacings.max() > ratio * spacings.min() and len(largest) == 1 else None
+
+
+def _centre(grid: VoxelGrid) -> str:
+    centre = grid.affine[:3] @ [*((n - 1) / 2 for n in grid.shape), 1]
+    return f"({', '.join(f'{part:.1f}' for part in centre)})"
 
 
 def _turning(axes: Int3, mirrored: tuple[bool, bool, bool], shape: Int3) -> Affine:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from patchflow.images.volume import Volume
 from patchflow.kernels.histogram import has_histogram, histogram, levels
-from patchflow.kernels.pointwise import IntensityMap
+from patchflow.kernels.intensity_map import IntensityMap, exact_values
 from patchflow.types import Array
 
 _BLOCK = 1 << 20
@@ -118,14 +118,14 @@ def _of_ranks(stored: Array, ranks: list[int], intensities: IntensityMap) -> dic
     else:
         ordered = np.partition(stored, sorted(places.values()))
         picked = {place: ordered[place] for place in places.values()}
-    return {rank: float(_mapped(np.float64(picked[place]), intensities)) for rank, place in places.items()}
+    return {rank: float(exact_values(picked[place], intensities)) for rank, place in places.items()}
 
 
 def counted(volume: Volume, mask: Mask | None = None, above: float | None = None) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
     """The values that occur in a volume of 8- or 16-bit integers, and how often."""
     counts = np.sum([histogram(channel, mask) for channel in volume.array], axis=0)
     present = np.flatnonzero(counts)
-    values, counts = np.asarray(_mapped(levels(volume.array.dtype)[present], volume.map)), counts[present]
+    values, counts = exact_values(levels(volume.array.dtype)[present], volume.map), counts[present]
     return (values, counts) if above is None else (values[values > above], counts[values > above])
 
 
@@ -144,7 +144,7 @@ def _is_above(stored: Array, intensities: IntensityMap, above: float) -> npt.NDA
     """Whether each voxel of a flat array reads above a value; in blocks, as they are widened."""
     found = np.empty(stored.size, np.bool_)
     for start in range(0, stored.size, _BLOCK):
-        found[start : start + _BLOCK] = _mapped(stored[start : start + _BLOCK].astype(np.float64), intensities) > above
+        found[start : start + _BLOCK] = exact_values(stored[start : start + _BLOCK], intensities) > above
     return found
 
 
@@ -156,14 +156,8 @@ def _blocks(volume: Volume, mask: Mask | None, above: float | None) -> Iterator[
             block = flat[start : start + _BLOCK]
             if flat_mask is not None:
                 block = block[flat_mask[start : start + _BLOCK]]
-            values = np.asarray(_mapped(block.astype(np.float64), volume.map))
+            values = exact_values(block, volume.map)
             if above is not None:
                 values = values[values > above]
             if values.size:
                 yield values
-
-
-def _mapped(stored: npt.NDArray[np.float64] | np.float64, intensities: IntensityMap) -> npt.NDArray[np.float64] | np.float64:
-    """`apply_map` without the rounding to float32."""
-    values = stored * intensities.gain + intensities.bias
-    return np.clip(values, intensities.low, intensities.high) if intensities.has_clamp else values

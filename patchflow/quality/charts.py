@@ -7,7 +7,7 @@ from html import escape
 import numpy as np
 
 WIDTH, HEIGHT = 250, 96
-_LEFT, _RIGHT, _TOP, _BOTTOM = 6, 6, 14, 18
+_LEFT, _RIGHT, _TOP, _BOTTOM = 6, 6, 16, 18
 _MOST_BARS = 24
 
 
@@ -36,8 +36,8 @@ def histogram(values: Sequence[float], title: str, unit: str, what: str = "subje
 
 
 def bars(counts: Sequence[float], edges: tuple[float, float], title: str, unit: str, what: str) -> str:
-    """Bars of one width of counts that are known."""
-    return _figure(title, _bars(counts, np.linspace(*edges, len(counts) + 1).tolist(), unit, what))
+    """Bars of one width of counts that are known, as tall as their square root, as a few are often far above the others."""
+    return _figure(title, _bars(counts, np.linspace(*edges, len(counts) + 1).tolist(), unit, what, 0.5))
 
 
 def sparkline(counts: Sequence[int]) -> str:
@@ -47,13 +47,13 @@ def sparkline(counts: Sequence[int]) -> str:
     return f'<svg class="spark" viewBox="0 0 90 22" width="90" height="22" aria-hidden="true"><polygon points="0,22 {points} 90,22"/></svg>'
 
 
-def _bars(counts: Sequence[float], edges: Sequence[float], unit: str, what: str) -> str:
+def _bars(counts: Sequence[float], edges: Sequence[float], unit: str, what: str, power: float = 1.0) -> str:
     width, height = WIDTH - _LEFT - _RIGHT, HEIGHT - _TOP - _BOTTOM
     top, step = max(max(counts), 1e-12), width / len(counts)
     parts = []
     for place, count in enumerate(counts):
         if count > 0:
-            tall = max(height * count / top, 1.0)
+            tall = max(height * (count / top) ** power, 2.0)
             told = f"{number(edges[place])} to {number(edges[place + 1])} {unit}".strip() + f": {number(count)} {what}"
             x, y = _LEFT + place * step, _TOP + height - tall
             place_and_size = f'x="{x + 0.5:.1f}" y="{y:.1f}" width="{max(step - 1, 0.6):.1f}" height="{tall:.1f}"'
@@ -63,7 +63,7 @@ def _bars(counts: Sequence[float], edges: Sequence[float], unit: str, what: str)
     ends = ((edges[0], "start", _LEFT), ((edges[0] + edges[-1]) / 2, "middle", WIDTH / 2), (edges[-1], "end", WIDTH - _RIGHT))
     for value, anchor, x in ends:
         parts.append(f'<text x="{x:.1f}" y="{HEIGHT - 4}" text-anchor="{anchor}">{escape(number(value))}</text>')
-    parts.append(f'<text class="top" x="{WIDTH - _RIGHT}" y="{_TOP - 4}" text-anchor="end">{escape(number(top))}</text>')
+    parts.append(f'<text class="top" x="{WIDTH - _RIGHT}" y="{_TOP - 4}" text-anchor="end">{escape(f"{number(top)} {what}")}</text>')
     return "".join(parts)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from patchflow.quality.facts import ImageFacts, SubjectFacts
 from patchflow.quality.findings import Finding
+from patchflow.quality.grids import SPACING
 from patchflow.quality.settings import Settings
 
 LEAST = 6
@@ -27,12 +28,14 @@ class Measure(NamedTuple):
     Attributes:
         group: measures of one group that are far off make one finding.
         name: of the measure.
+        unit: of the number, with the blank before it.
         of: the number; None where an image has none.
         scale: what a deviation is small against: the median absolute deviation counts as no less than `SLIGHT` of it.
     """
 
     group: str
     name: str
+    unit: str
     of: Callable[[ImageFacts], float | None]
     scale: Callable[[ImageFacts], float]
 
@@ -63,10 +66,10 @@ def _range(facts: ImageFacts) -> float:
 
 
 MEASURES = (
-    *(Measure("spacing", f"along {axis}, mm", _spacing(number), _spacing(number)) for number, axis in enumerate("IJK")),
-    *(Measure("extent", f"along {axis}, mm", _extent(number), _extent(number)) for number, axis in enumerate("IJK")),
-    Measure("intensity", "median", _body(1), _range),
-    Measure("intensity", "99.5th percentile", _body(3), _range),
+    *(Measure("spacing", f"along {axis}", " mm", _spacing(number), _spacing(number)) for number, axis in enumerate("IJK")),
+    *(Measure("extent", f"along {axis}", " mm", _extent(number), _extent(number)) for number, axis in enumerate("IJK")),
+    Measure("intensity", "median", "", _body(1), _range),
+    Measure("intensity", "99.5th percentile", "", _body(3), _range),
 )
 """Intensities are those of voxels that are not background."""
 
@@ -129,17 +132,17 @@ def _copies(subjects: Sequence[SubjectFacts]) -> Iterator[Finding]:
 
 def _absent(subjects: Sequence[SubjectFacts]) -> Iterator[Finding]:
     names = Counter(name for subject in subjects for name in (*subject.images, *subject.missing))
-    for subject in subjects:
-        for name, number in names.items():
+    for name, number in names.items():
+        if 2 * number < len(subjects):
+            holders = [subject.name for subject in subjects if name in subject.images or name in subject.missing]
+            listed = ", ".join(holders[:NAMED]) + (f" and {number - NAMED} more" if number > NAMED else "")
+            sentence = f"only {number} of {len(subjects)} subjects have this image: {listed}"
+            yield Finding("warning", "images", None, name, sentence, "add it to the others, or train without it")
+            continue
+        for subject in subjects:
             if name not in subject.images and name not in subject.missing:
-                yield Finding(
-                    "warning",
-                    "images",
-                    subject.name,
-                    name,
-                    f"lacks the image that {number} of {len(subjects)} subjects have",
-                    "add it, or leave the subject out",
-                )
+                sentence = f"lacks the image that {number} of {len(subjects)} subjects have"
+                yield Finding("warning", "images", subject.name, name, sentence, "add it, or leave the subject out")
 
 
 def _unlike(name: str, members: list[Member]) -> Iterator[Finding]:
@@ -175,12 +178,24 @@ def _outliers(name: str, members: list[Member], limit: float) -> Iterator[Findin
         numbers = [value for _, value in values]
         median = float(np.median(numbers))
         least = SLIGHT * float(np.median([measure.scale(facts) for _, facts in members]))
+        told_of = {subject.name for subject, facts in members if measure.group == "intensity" or not _told_before(subject, facts)}
         for (subject, value), score in zip(values, robust_z(numbers, least), strict=True):
-            if abs(score) > limit:
-                told = f"{measure.name}: {value:.6g}, and the median of {len(values)} subjects is {median:.6g} (robust z-score {score:.1f})"
+            if abs(score) > limit and subject in told_of:
+                told = f"{measure.name} {value:.6g}{measure.unit} (usual: {median:.6g}{measure.unit}, robust z-score {score:.1f})"
                 far[subject, measure.group].append(told)
     for (subject, group), all_told in far.items():
-        yield Finding("warning", "outlier", subject, name, f"{group} far from that of the others ({'; '.join(all_told)})", MENDS[group])
+        sentence = f"{group} far from that of the other {len(members) - 1} subjects: {'; '.join(all_told)}"
+        yield Finding("warning", "outlier", subject, name, sentence, MENDS[group])
+
+
+def _told_before(subject: SubjectFacts, facts: ImageFacts) -> bool:
+    """Whether an earlier image of the subject has the same grid, so that one finding is enough."""
+    for earlier in subject.images.values():
+        if earlier is facts:
+            break
+        if earlier.shape[1:] == facts.shape[1:] and np.allclose(earlier.spacing, facts.spacing, rtol=SPACING):
+            return True
+    return False
 
 
 def _classes(name: str, members: list[Member], settings: Settings) -> Iterator[Finding]:

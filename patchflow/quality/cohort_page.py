@@ -18,12 +18,15 @@ _BINS = 48
 
 def cohort_section(subjects: Sequence[SubjectFacts]) -> str:
     """All images."""
-    parts = [_image(name, members, len(subjects)) for name, members in by_image(subjects).items()]
+    images = by_image(subjects)
+    scalar = any(members[0][1].kind == "scalar" for members in images.values())
+    parts = [_image(name, members, len(subjects), members[0][1].kind == "scalar" or not scalar) for name, members in images.items()]
     inside = "".join(parts) or '<p class="none">No image could be read.</p>'
     return f'<section id="cohort"><h2>Cohort</h2>{inside}</section>'
 
 
-def _image(name: str, members: list[Member], total: int) -> str:
+def _image(name: str, members: list[Member], total: int, with_grids: bool) -> str:
+    """One image; how its voxels lie is drawn `with_grids`: label maps lie as the images do, and a finding says where not."""
     facts = [facts for _, facts in members]
     rows = (
         ("Subjects", f"{len(members)} of {total}"),
@@ -34,8 +37,10 @@ def _image(name: str, members: list[Member], total: int) -> str:
         ("Stored as", _counted(one.dtype for one in facts)),
     )
     table = "".join(f'<tr><th scope="row">{escape(what)}</th><td>{escape(told)}</td></tr>' for what, told in rows)
-    charts = [histogram([one.shape[n + 1] for one in facts], f"Voxels along {axis}", "") for n, axis in enumerate("IJK")]
-    charts += [histogram([one.spacing[n] for one in facts], f"Spacing along {axis}, mm", "mm") for n, axis in enumerate("IJK")]
+    charts = []
+    if with_grids:
+        charts += [histogram([one.shape[n + 1] for one in facts], f"Voxels along {axis}", "") for n, axis in enumerate("IJK")]
+        charts += [histogram([one.spacing[n] for one in facts], f"Spacing along {axis}, mm", "mm") for n, axis in enumerate("IJK")]
     values = [one.intensities for one in facts if one.intensities is not None]
     if values:
         charts += _intensity(values)
@@ -51,7 +56,7 @@ def _intensity(values: list[Intensities]) -> list[str]:
     charts = []
     if high > low:
         total = np.mean([_shares(one, np.linspace(low, high, _BINS + 1)) for one in values], axis=0)
-        charts.append(bars((100 * total).tolist(), (low, high), "Intensities without background, mean of all", "", "% of voxels"))
+        charts.append(bars((100 * total).tolist(), (low, high), "Intensities without background, root scale", "", "% of voxels"))
     charts.append(histogram([one.body[1] for one in values], "Median intensity", ""))
     charts.append(histogram([one.body[3] for one in values], "99.5th percentile of intensity", ""))
     charts.append(histogram([100 * one.background for one in values], "Background, % of voxels", "%"))

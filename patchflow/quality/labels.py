@@ -1,25 +1,24 @@
 """Checks of one label map, from the runs of its labels."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import product
 from math import prod
 
 import numpy as np
 import numpy.typing as npt
 
-from patchflow.kernels.components import Components, components
+from patchflow.kernels.components import Components, RunFinder, joined
 from patchflow.quality.facts import LabelClass
 from patchflow.quality.findings import Finding
-from patchflow.quality.reading import Stored
 from patchflow.quality.settings import Names, Settings
 from patchflow.types import Array, Int3
 
-SHORT = 0.25
-"""Where more voxels than this differ from the next in memory, a label map holds no regions, but intensities or noise."""
+MANY, SHORT = 0.05, 2.0
+"""Where runs of labels are more than this share of the voxels, and shorter than so many voxels on average, a label map holds no regions,
+but intensities or noise."""
 
-PLANES = 8
-"""From so many planes that is seen."""
+FEW = 1000
+"""Of fewer voxels that cannot be told."""
 
 LISTED = 6
 
@@ -32,94 +31,110 @@ class LabelSummary:
         classes: without 0, ascending, all channels together.
         islands: by label, the sizes of the parts of at most `Settings.island_voxels` voxels that touch no other label, and where the first
             of them begins (I, J, K).
-        middle: the planes along I, J and K that hold most labels; None where there are none.
         torn: whether it holds no regions, so that nothing was counted.
     """
 
     classes: tuple[LabelClass, ...] = ()
     islands: dict[int, tuple[list[int], Int3]] | None = None
-    middle: Int3 | None = None
     torn: bool = False
 
 
-def summary(stored: Stored, millilitres: float, island_voxels: int) -> LabelSummary:
-    """Go through a label map once.
+class Regions:
+    """The runs of a label map that goes by slice by slice. No voxels are kept, but in the end everything about its labels is known."""
 
-    Args:
-        stored: a label map.
-        millilitres: of a voxel.
-        island_voxels: parts of at most this many voxels are islands.
-    """
-    counts: dict[int, int] = {}
-    parts: dict[int, int] = {}
-    islands: dict[int, tuple[list[int], Int3]] = {}
-    assert stored.labels is not None  # it has been read
-    along = [np.zeros(n, np.int64) for n in stored.labels.shape[1:]]
-    for channel in stored.labels:
-        if _is_torn(channel):
+    def __init__(self, shape: tuple[int, int, int, int]) -> None:
+        """For a label map (C, I, J, K)."""
+        self._shape = shape
+        self._finder = RunFinder(shape[1])
+        self._held = 0
+        self.torn = False
+
+    def add(self, slices: Array) -> Array:
+        """Take slices (k, J, I), channel after channel; gives back what tells them from any others: their runs, as a rule."""
+        if self.torn:
+            return slices
+        runs = self._finder.add(slices)
+        self._held += int(runs[:, 2].sum())
+        found, voxels = len(self._finder.runs()), prod(self._shape)
+        self.torn = self._shape[1] > SHORT and voxels > FEW and found > MANY * voxels and self._held < SHORT * found
+        return runs
+
+    def _channel(self, channel: int) -> npt.NDArray[np.int64]:
+        """The runs of a channel."""
+        runs, size = self._finder.runs(), prod(self._shape[1:])
+        first, last = np.searchsorted(runs[:, 1], (channel * size, (channel + 1) * size))
+        return runs[first:last] - (0, channel * size, 0)
+
+    def summary(self, millilitres: float, island_voxels: int) -> LabelSummary:
+        """What there is to know.
+
+        Args:
+            millilitres: of a voxel.
+            island_voxels: parts of at most this many voxels are islands.
+        """
+        if self.torn:
             return LabelSummary(torn=True)
-        found = components(channel, 26)
-        _count_voxels(found, counts, along)
-        _count_parts(found, channel, island_voxels, parts, islands)
-    classes = tuple(LabelClass(value, counts[value], counts[value] * millilitres, parts[value]) for value in sorted(counts))
-    if stored.turned:
-        along, islands = along[::-1], {value: (sizes, (i, j, k)) for value, (sizes, (k, j, i)) in islands.items()}
-    i, j, k = (int(np.argmax(numbers)) for numbers in along)
-    return LabelSummary(classes, islands, (i, j, k) if counts else None)
+        channels, ni, nj, nk = self._shape
+        counts: dict[int, int] = {}
+        parts: dict[int, int] = {}
+        islands: dict[int, tuple[list[int], Int3]] = {}
+        for channel in range(channels):
+            found = joined(self._channel(channel), (nk, nj, ni), 26)
+            _count(found, (nk, nj, ni), island_voxels, counts, parts, islands)
+        return LabelSummary(
+            tuple(LabelClass(value, counts[value], counts[value] * millilitres, parts[value]) for value in sorted(counts)), islands
+        )
+
+    def middle(self) -> Int3 | None:
+        """The planes along I, J and K that hold most labels, all channels together; None where there are none."""
+        if not self._held:
+            return None
+        channels, ni, nj, nk = self._shape
+        _, starts, lengths = self._finder.runs().T
+        rows, firsts = np.divmod(starts, ni)
+        planes = np.bincount(rows, lengths, channels * nk * nj).reshape(channels, nk, nj).sum(axis=0)
+        changes = np.bincount(firsts, minlength=ni + 1) - np.bincount(firsts + lengths, minlength=ni + 1)
+        return int(np.argmax(np.cumsum(changes)[:ni])), int(np.argmax(planes.sum(axis=0))), int(np.argmax(planes.sum(axis=1)))
+
+    def planes(self, wanted: Iterable[tuple[int, int]]) -> list[npt.NDArray[np.int64]]:
+        """The first channel's labels in planes, given as a voxel axis 0, 1 or 2 and a place along it: the other two axes, in order."""
+        _, ni, nj, nk = self._shape
+        values, starts, lengths = self._channel(0).T
+        k, j, i = np.unravel_index(starts, (nk, nj, ni))
+        planes = []
+        for axis, place in wanted:
+            plane = np.zeros([n for at, n in enumerate((ni, nj, nk)) if at != axis], np.int64)
+            if axis == 0:
+                held = np.flatnonzero((i <= place) & (place < i + lengths))
+                plane[j[held], k[held]] = values[held]
+            else:
+                row, across = (k, j) if axis == 1 else (j, k)
+                held = np.flatnonzero(across == place)
+                long = lengths[held]
+                inside = np.arange(int(long.sum())) - np.repeat(np.cumsum(long) - long, long)
+                plane[np.repeat(i[held], long) + inside, np.repeat(row[held], long)] = np.repeat(values[held], long)
+            planes.append(plane)
+        return planes
 
 
-def _is_torn(channel: Array) -> bool:
-    """Whether neighbours differ at many places, seen from some planes: the memory that runs take goes with their number."""
-    if channel.shape[2] < 2:
-        return False
-    planes = channel[:: max(len(channel) // PLANES, 1)]
-    changes = np.count_nonzero(planes[..., 1:] != planes[..., :-1])
-    return planes.size > 1000 and int(changes) > SHORT * planes.size
-
-
-def _count_voxels(found: Components, counts: dict[int, int], along: list[npt.NDArray[np.int64]]) -> None:
-    values, inverse = np.unique(found.values, return_inverse=True)
-    for value, voxels in zip(values, np.bincount(inverse, found.lengths, len(values)), strict=True):
-        counts[int(value)] = counts.get(int(value), 0) + int(voxels)
-    ni, nj, nk = map(len, along)
-    rows, firsts = np.divmod(found.starts, nk)
-    planes = np.bincount(rows, found.lengths, ni * nj).astype(np.int64).reshape(ni, nj)
-    along[0] += planes.sum(axis=1)
-    along[1] += planes.sum(axis=0)
-    changes = np.bincount(firsts, minlength=nk + 1) - np.bincount(firsts + found.lengths, minlength=nk + 1)
-    along[2] += np.cumsum(changes)[:nk]
-
-
-def _count_parts(found: Components, channel: Array, most: int, parts: dict[int, int], islands: dict[int, tuple[list[int], Int3]]) -> None:
-    """Count the parts of each class, and list those that are small and have nothing but 0 around them, unless the class has no other."""
+def _count(
+    found: Components, shape: Int3, most: int, counts: dict[int, int], parts: dict[int, int], islands: dict[int, tuple[list[int], Int3]]
+) -> None:
+    """Count voxels and parts of each class, and list parts that are small and have nothing but 0 around, unless the class has no other."""
     roots = np.flatnonzero(found.component == np.arange(len(found.component)))
     sizes = np.bincount(found.component, found.lengths, len(found.component))[roots].astype(np.int64)
-    values = found.values[roots]
+    touched = np.zeros(len(found.component), bool)
+    touched[found.component[found.touching]] = True
+    values, alone = found.values[roots], (sizes <= most) & ~touched[roots]
     for value in np.unique(values):
         own = values == value
+        counts[int(value)] = counts.get(int(value), 0) + int(sizes[own].sum())
         parts[int(value)] = parts.get(int(value), 0) + int(own.sum())
-        small = np.flatnonzero(own & (sizes <= most))
-        if len(small) and len(small) < own.sum():
-            small = small[_alone(found, roots[small], channel)]
-        if len(small) and len(small) < own.sum():
-            i, j, k = (int(place) for place in np.unravel_index(int(found.starts[roots[small[0]]]), channel.shape))
+        small = np.flatnonzero(own & alone)
+        if 0 < len(small) < own.sum():
+            k, j, i = (int(place) for place in np.unravel_index(int(found.starts[roots[small[0]]]), shape))
             listed, first = islands.get(int(value), ([], (i, j, k)))
             islands[int(value)] = listed + [int(size) for size in sizes[small]], first
-
-
-def _alone(found: Components, parts: npt.NDArray[np.int64], channel: Array) -> npt.NDArray[np.bool_]:
-    """Which small parts, given by their first runs, ascending, touch no voxel of another label."""
-    runs = np.flatnonzero(np.isin(found.component, parts))
-    lengths = found.lengths[runs]
-    voxels = np.repeat(found.starts[runs] - (np.cumsum(lengths) - lengths), lengths) + np.arange(int(lengths.sum()))
-    places = np.stack(np.unravel_index(voxels, channel.shape), axis=-1)
-    own, touching = channel.reshape(-1)[voxels], np.zeros(len(voxels), bool)
-    for step in product((-1, 0, 1), repeat=3):
-        beside = channel[tuple(np.clip(places + step, 0, np.array(channel.shape) - 1).T)]
-        touching |= (beside != 0) & (beside != own)
-    touched = np.zeros(len(parts), bool)
-    np.logical_or.at(touched, np.searchsorted(parts, np.repeat(found.component[runs], lengths)), touching)
-    return ~touched
 
 
 def label_findings(subject: str, image: str, found: LabelSummary, shape: tuple[int, ...], settings: Settings) -> Iterator[Finding]:
@@ -145,17 +160,21 @@ def label_findings(subject: str, image: str, found: LabelSummary, shape: tuple[i
             f"no voxel of {prod(shape)} holds a label other than 0",
             "if nothing was found there, skip the check 'empty'; else segment it, or give the right file",
         )
-    for value, (sizes, first) in (found.islands or {}).items():
-        parts = next(part.parts for part in found.classes if part.value == value)
-        yield Finding(
-            "note",
-            "islands",
-            subject,
-            image,
-            f"{_called(value, declared)} has {len(sizes)} of its {parts} parts of at most {settings.island_voxels} voxels and "
-            f"alone in the background ({sum(sizes)} voxels in all), the first at {first}",
-            "look at it, and remove what is a slip of the pen; or raise or lower island_voxels",
+    yield from _islands(subject, image, found, settings)
+
+
+def _islands(subject: str, image: str, found: LabelSummary, settings: Settings) -> Iterator[Finding]:
+    declared, parts = settings.classes_of(image), {part.value: part.parts for part in found.classes}
+    mend = "look at it, and remove what is a slip of the pen; or raise or lower island_voxels"
+    islands = found.islands or {}
+    for value, (sizes, first) in list(islands.items())[:LISTED]:
+        sentence = (
+            f"{_called(value, declared)} has {len(sizes)} of its {parts[value]} parts of at most {settings.island_voxels} voxels and "
+            f"alone in the background ({sum(sizes)} voxels in all), the first at {first}"
         )
+        yield Finding("note", "islands", subject, image, sentence, mend)
+    if len(islands) > LISTED:
+        yield Finding("note", "islands", subject, image, f"and so have {len(islands) - LISTED} more labels", mend)
 
 
 def _wrong_labels(subject: str, image: str, found: LabelSummary, declared: Names | None) -> Iterator[Finding]:

@@ -69,11 +69,21 @@ def _findings(findings: Sequence[Finding], subjects: Sequence[SubjectFacts]) -> 
             f'<td class="name">{subject}</td><td>{escape(finding.image or "")}</td><td>{escape(finding.sentence)}</td>'
             f'<td>{escape(finding.mend)}</td><td class="check" title="{escape(CHECKS[finding.check])}">{escape(finding.check)}</td></tr>'
         )
-    found = {finding.check for finding in findings}
+    kinds = Counter((finding.level, finding.check) for finding in findings)
+    chips = "".join(
+        _chip(level, check, count) for (level, check), count in sorted(kinds.items(), key=lambda kind: LEVELS.index(kind[0][0]))
+    )
+    found = {check for _, check in kinds}
     bar = _bar("finding-table", {"level": LEVELS, "check": [check for check in CHECKS if check in found]})
     head = _head(["Level", "Subject", "Image", "Finding", "What to do", "Check"])
-    table = f'<table class="data" id="finding-table">{head}<tbody>{"".join(rows)}</tbody></table>'
-    return f'<section id="findings"><h2>Findings</h2>{bar}{table}</section>'
+    table = f'<div class="box"><table class="data" id="finding-table">{head}<tbody>{"".join(rows)}</tbody></table></div>'
+    return f'<section id="findings"><h2>Findings</h2><div class="chips" hidden>{chips}</div>{bar}{table}</section>'
+
+
+def _chip(level: str, check: str, count: int) -> str:
+    """A button that leaves the findings of one level and check."""
+    of = f'data-for="finding-table" data-level="{level}" data-check="{escape(check)}" title="{escape(CHECKS[check])}"'
+    return f'<button type="button" class="chip" aria-pressed="false" {of}><b class="{level}">{count}</b> {escape(check)}</button>'
 
 
 def _subjects(findings: Sequence[Finding], subjects: Sequence[SubjectFacts]) -> str:
@@ -87,7 +97,7 @@ def _subjects(findings: Sequence[Finding], subjects: Sequence[SubjectFacts]) -> 
         "Median: of the first scalar image, without its background."
     )
     bar = _bar("subject-table", {"level": LEVELS})
-    table = f'<table class="data" id="subject-table">{head}<tbody>{rows}</tbody></table>'
+    table = f'<table class="data rows" id="subject-table">{head}<tbody>{rows}</tbody></table>'
     return f'<section id="subjects"><h2>Subjects</h2><p class="faint">{escape(note)}</p>{bar}{table}</section>'
 
 

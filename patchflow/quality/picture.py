@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -87,6 +88,13 @@ def planes_of(shape: Int3, affine: Affine, middle: Int3 | None) -> list[Plane]:
     return found
 
 
+def cut(planes: list[Plane], values: Sequence[Array], shape: Int3, step: Array) -> Cut:
+    """Planes of a volume (I, J, K) whose voxels are `step` millimetres long, upright; `values` hold each plane's voxel axes in order."""
+    sizes = [tuple(float(shape[axis] * step[axis]) for axis in (plane.up[0], plane.right[0])) for plane in planes]
+    upright = [plane.upright(own) for plane, own in zip(planes, values, strict=True)]
+    return Cut(planes, upright, [(height, width) for height, width in sizes])
+
+
 class Cutter:
     """Takes planes out of a volume that goes by slice by slice."""
 
@@ -107,9 +115,7 @@ class Cutter:
 
     def cut(self) -> Cut:
         """The planes, when all slices have gone by."""
-        sizes = [tuple(float(self._shape[axis] * self._step[axis]) for axis in (plane.up[0], plane.right[0])) for plane in self._planes]
-        upright = [plane.upright(values) for plane, values in zip(self._planes, self._values, strict=True)]
-        return Cut(self._planes, upright, [(height, width) for height, width in sizes])
+        return cut(self._planes, self._values, self._shape, self._step)
 
 
 def draw(image: Cut | None, window: tuple[float, float], labels: Cut | None) -> bytes:
@@ -148,12 +154,12 @@ def _nearest(plane: Array, pixels: tuple[int, int]) -> Array:
 
 def _averaged(plane: Array, pixels: tuple[int, int]) -> npt.NDArray[np.float32]:
     """Means of three by three places in each pixel."""
-    total = np.zeros(pixels, np.float32)
-    thirds = (1 / 6, 1 / 2, 5 / 6)
-    for down in thirds:
-        for across in thirds:
-            places = _places(plane.shape[0], pixels[0], down), _places(plane.shape[1], pixels[1], across)
-            total += plane[np.ix_(*places)]
+    total = plane
+    for axis in (0, 1):
+        thirds = [total.take(_places(plane.shape[axis], pixels[axis], within), axis) for within in (1 / 6, 1 / 2, 5 / 6)]
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite becomes black or white
+            total = np.add(thirds[0], thirds[1], dtype=np.float32)
+            total += thirds[2]
     total /= 9
     return total
 

@@ -7,10 +7,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from patchflow.kernels.float_histogram import BINS, add_floats, ascending
-from patchflow.kernels.histogram import has_histogram, histogram, levels
+from patchflow.kernels.float_histogram import FloatTally, ascending
+from patchflow.kernels.histogram import has_histogram, levels
 from patchflow.kernels.pointwise import IntensityMap, apply_map
-from patchflow.kernels.statistics import sums
+from patchflow.kernels.tally import Tally
 from patchflow.types import Array
 
 _PIECE = 1 << 18  # float32 voxels: they stay in the processor's cache from one look at them to the next
@@ -124,27 +124,24 @@ class _Levels:
     """Few values, each counted."""
 
     def __init__(self, dtype: np.dtype[Any], intensities: IntensityMap) -> None:
-        self._values = levels(dtype)
-        self._map = intensities
-        self._channels: list[Counts] = []
+        self._dtype, self._values, self._map = dtype, levels(dtype), intensities
+        self._tally, self._channel = Tally(dtype), 0
         self._total = np.zeros(len(self._values), np.int64)
         self._flat: list[int] = []
 
     def add(self, channel: int, piece: Array) -> None:
         """As `Gathering` says."""
-        if channel == len(self._channels):
+        if channel != self._channel:
             self._close()
-            self._channels.append(np.zeros(len(self._values), np.int64))
-        self._channels[channel] += histogram(piece)
+            self._tally, self._channel = Tally(self._dtype), channel
+        self._tally.add(piece)
 
     def _close(self) -> None:
         """Take the last channel's counts in."""
-        if self._channels:
-            last = self._channels[-1]
-            if np.count_nonzero(last) == 1:
-                self._flat.append(len(self._channels) - 1)
-            self._total += last
-            self._channels[-1] = last[:0]
+        last = self._tally.counts()
+        if np.count_nonzero(last) == 1:
+            self._flat.append(self._channel)
+        self._total += last
 
     def finish(self) -> Spread:
         """As `Gathering` says."""
@@ -165,48 +162,33 @@ class _Bins:
 
     def __init__(self, dtype: np.dtype[Any], intensities: IntensityMap) -> None:
         self._map, self._direct = intensities, dtype == np.float32 and intensities.is_identity
-        self._counts = np.zeros((2, BINS), np.int64)
-        self._low, self._high, self._at_low, self._at_high = math.inf, -math.inf, 0, 0
-        self._voxels, self._total, self._squares, self._nan, self._infinite = 0, 0.0, 0.0, 0, 0
-        self._ends: dict[int, tuple[float, float]] = {}
+        self._whole, self._tally, self._channel = FloatTally(), FloatTally(), 0
+        self._flat: list[int] = []
 
     def add(self, channel: int, piece: Array) -> None:
         """As `Gathering` says."""
+        if channel != self._channel:
+            self._close()
+            self._tally, self._channel = FloatTally(), channel
         for start in range(0, piece.size, _PIECE):
-            self._add(channel, piece[start : start + _PIECE])
+            stored = piece[start : start + _PIECE]
+            self._tally.add(stored if self._direct else apply_map(stored[None, None, None], self._map)[0, 0, 0])
 
-    def _add(self, channel: int, stored: Array) -> None:
-        piece = stored if self._direct else apply_map(stored[None, None, None], self._map)[0, 0, 0]
-        add_floats(piece, self._counts)
-        total, squares = sums(piece)
-        if not math.isfinite(total):  # float32 values that are finite cannot exceed float64 together
-            self._nan += int(np.isnan(piece).sum())
-            self._infinite += int(np.isinf(piece).sum())
-            piece = piece[np.isfinite(piece)]
-            if not piece.size:
-                return
-            total, squares = sums(piece)
-        low, high = float(piece.min()), float(piece.max())
-        if low <= self._low:
-            self._at_low = int(np.count_nonzero(piece == low)) + (self._at_low if low == self._low else 0)
-            self._low = low
-        if high >= self._high:
-            self._at_high = int(np.count_nonzero(piece == high)) + (self._at_high if high == self._high else 0)
-            self._high = high
-        least, greatest = self._ends.get(channel, (low, high))
-        self._ends[channel] = min(least, low), max(greatest, high)
-        self._voxels += piece.size
-        self._total += total
-        self._squares += squares
+    def _close(self) -> None:
+        """Take the last channel in."""
+        if self._tally.low == self._tally.high:
+            self._flat.append(self._channel)
+        self._whole.absorb(self._tally)
 
     def finish(self) -> Spread:
         """As `Gathering` says."""
-        lower, upper, counts = ascending(self._counts.sum(axis=0))
-        flat = tuple(channel for channel, (low, high) in self._ends.items() if low == high)
-        if not self._voxels:
-            return Spread(lower, upper, counts, math.nan, math.nan, 0, 0, math.nan, math.nan, self._nan, self._infinite, flat)
-        lower, upper = np.clip(lower, self._low, self._high), np.clip(upper, self._low, self._high)
-        mean = self._total / self._voxels
-        variance = max(self._squares / self._voxels - mean * mean, 0.0)  # in float64, of float32 values
-        ends = self._low, self._high, self._at_low, self._at_high
-        return Spread(lower, upper, counts, *ends, mean, math.sqrt(variance), self._nan, self._infinite, flat)
+        self._close()
+        found, flat = self._whole, tuple(self._flat)
+        lower, upper, counts = ascending(found.counts())
+        if not found.voxels:
+            return Spread(lower, upper, counts, math.nan, math.nan, 0, 0, math.nan, math.nan, found.nan, found.infinite, flat)
+        lower, upper = np.clip(lower, found.low, found.high), np.clip(upper, found.low, found.high)
+        mean = found.total / found.voxels
+        variance = max(found.squares / found.voxels - mean * mean, 0.0)  # in float64, of float32 values
+        ends = found.low, found.high, found.at_low, found.at_high
+        return Spread(lower, upper, counts, *ends, mean, math.sqrt(variance), found.nan, found.infinite, flat)

@@ -27,21 +27,30 @@ input, select { font: inherit; color: inherit; background: var(--paper); border:
 input[type=search] { min-width: 260px; }
 table { border-collapse: collapse; width: 100%; } th, td { text-align: left; vertical-align: top; padding: 6px 12px 6px 0;
   border-bottom: 1px solid var(--line); overflow-wrap: anywhere; } th { font-weight: 600; white-space: nowrap; }
+.data thead th { position: sticky; top: 50px; z-index: 1; background: var(--paper); box-shadow: inset 0 -1px var(--line); }
+.box { max-height: 75vh; overflow: auto; border-bottom: 1px solid var(--line); } .box thead th { top: 0; }
+.rows, .rows thead, .rows tbody { display: block; } .rows thead { position: sticky; top: 50px; z-index: 1; }
+.rows tr { display: grid; grid-template-columns: minmax(220px, 386px) minmax(100px, 1fr) 130px 120px 132px 76px 94px minmax(200px, 2fr); }
+.rows td.number { white-space: normal; }
+.rows tbody tr { content-visibility: auto; contain-intrinsic-size: auto 150px; }
+.chips { display: flex; flex-wrap: wrap; gap: 8px; margin: 10px 0 4px; }
+.chip { font: inherit; color: inherit; background: var(--soft); border: 1px solid var(--line); border-radius: 99px; padding: 2px 12px;
+  cursor: pointer; } .chip[aria-pressed=true] { border-color: var(--ink); } .chip b { font-weight: 600; }
 table.plain { width: auto; } table.plain td { padding-right: 24px; }
 th button { font: inherit; font-weight: 600; color: inherit; background: none; border: 0; padding: 0; cursor: pointer; }
 th[aria-sort=ascending] button::after { content: " \\2191"; } th[aria-sort=descending] button::after { content: " \\2193"; }
 td.check { white-space: nowrap; }
-td.level { font-weight: 600; white-space: nowrap; } td.name { min-width: 90px; } td.number { white-space: nowrap; }
+td.level { font-weight: 600; white-space: nowrap; } td.name { min-width: 128px; } td.number { white-space: nowrap; }
 td img { display: block; background: #000; border-radius: 4px; max-width: 100%; height: auto; }
-td.picture { width: 400px; max-width: 400px; } .caption { font-size: 12px; }
-tr:target td { background: var(--soft); } [hidden] { display: none; }
+.caption { font-size: 11.5px; }
+tr { scroll-margin-top: 90px; } tr:target td { background: var(--soft); } [hidden] { display: none !important; }
 .charts { display: flex; flex-wrap: wrap; gap: 14px; margin: 8px 0; } figure { margin: 0; }
 .chart { border: 1px solid var(--line); border-radius: 8px; padding: 8px 10px 4px; } .chart figcaption { font-size: 12px; }
 svg { display: block; } svg rect, svg polygon { fill: var(--bar); } svg line { stroke: var(--line); }
 svg text { fill: var(--faint); font-size: 11px; }
 .spark { display: inline-block; vertical-align: middle; } .image { margin-bottom: 6px; }
-.none { padding: 12px 0; } ul.found { margin: 0; padding-left: 16px; }
-@media print { .bar, nav { display: none; } }
+.none { padding: 12px 0; } ul.found { margin: 0; padding: 0; list-style: none; white-space: nowrap; }
+@media print { .bar, .chips, nav { display: none; } .box { max-height: none; } }
 .swatch { font-style: normal; }
 """
 CSS = _CSS + "".join(f".c{place} {{ color: #{colour}; }}\n" for place, colour in enumerate(COLOURS))
@@ -73,7 +82,7 @@ for (const table of document.querySelectorAll("table.data")) {
   });
   if (!bar) continue;
   const search = bar.querySelector("input"), selects = Array.from(bar.querySelectorAll("select"));
-  const told = bar.querySelector(".told");
+  const told = bar.querySelector(".told"), chips = Array.from(document.querySelectorAll('.chip[data-for="' + table.id + '"]'));
   const filter = () => {
     const wanted = search.value.toLowerCase().split(/\\s+/).filter(word => word);
     let shown = 0;
@@ -83,9 +92,20 @@ for (const table of document.querySelectorAll("table.data")) {
       row.hidden = !fits;
       shown += fits;
     });
+    for (const chip of chips) {
+      chip.setAttribute("aria-pressed", selects.every(select => select.value === (chip.dataset[select.name] || "")));
+    }
     told.textContent = shown === rows.length ? rows.length + " shown" : shown + " of " + rows.length + " shown";
   };
   bar.hidden = false;
+  for (const chip of chips) {
+    chip.parentElement.hidden = false;
+    chip.addEventListener("click", () => {
+      const off = chip.getAttribute("aria-pressed") === "true";
+      for (const select of selects) select.value = off ? "" : chip.dataset[select.name] || "";
+      filter();
+    });
+  }
   [search, ...selects].forEach(part => part.addEventListener("input", filter));
   filter();
 }

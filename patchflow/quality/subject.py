@@ -13,8 +13,8 @@ from patchflow.quality.facts import ImageFacts, SubjectFacts
 from patchflow.quality.findings import Finding
 from patchflow.quality.grids import form_findings, grid_findings, orientation
 from patchflow.quality.intensity import intensities, intensity_findings
-from patchflow.quality.labels import LabelSummary, label_findings, summary
-from patchflow.quality.picture import Cut, Cutter, Plane, draw, planes_of
+from patchflow.quality.labels import LabelSummary, Regions, label_findings
+from patchflow.quality.picture import Cut, Cutter, Plane, cut, draw, planes_of
 from patchflow.quality.reading import Stored, read
 from patchflow.quality.settings import Settings
 from patchflow.quality.spread import Gathering, gathering
@@ -33,14 +33,12 @@ class _Drawing:
     names: tuple[str, ...] = ()
     window: tuple[float, float] = (0.0, 1.0)
 
-    def add_labels(self, name: str, stored: Stored, found: LabelSummary) -> None:
+    def add_labels(self, name: str, stored: Stored, regions: Regions) -> None:
         """Take the first label map, which has been read."""
-        if self.labels is None and not found.torn and stored.labels is not None:
-            self._place(stored, found.middle)
-            first = stored.labels[0] if stored.turned else stored.labels[0].T
-            cutter = Cutter(self.planes, _space(stored), stored.affine, first.dtype)
-            cutter.add(0, first)
-            self.labels = cutter.cut()
+        if self.labels is None and not regions.torn:
+            self._place(stored, regions.middle())
+            values = regions.planes((plane.axis, plane.place) for plane in self.planes)
+            self.labels = cut(self.planes, values, _space(stored), spacing(stored.affine))
             self.names += (f"outline {name}",)
 
     def cutter(self, stored: Stored) -> Cutter | None:
@@ -109,6 +107,7 @@ class _Looker:
     def __init__(self, drawing: _Drawing | None) -> None:
         self.fingerprint = Fingerprint()
         self.gathering: Gathering | None = None
+        self.regions: Regions | None = None
         self.cutter: Cutter | None = None
         self._drawing = drawing
 
@@ -117,10 +116,12 @@ class _Looker:
         if stored.kind == "scalar":
             self.gathering = gathering(stored.dtype, stored.map)
             self.cutter = None if self._drawing is None else self._drawing.cutter(stored)
+        else:
+            self.regions = Regions(stored.shape)
 
     def add(self, channel: int, first: int, slices: Array) -> None:
         """As `Looker` says."""
-        self.fingerprint.add(slices)
+        self.fingerprint.add(slices if self.regions is None else self.regions.add(slices))
         if self.gathering is not None:
             self.gathering.add(channel, slices.reshape(-1))
         if self.cutter is not None and channel == 0:
@@ -135,13 +136,13 @@ def _check_image(
     facts = _facts(image, stored, looker.fingerprint.number())
     if image.path is not None:
         findings.extend(form_findings(subject, name, image.path, _space(stored)))
-    if looker.gathering is None:
-        found = summary(stored, float(abs(np.linalg.det(stored.affine[:3, :3]))) / 1000, settings.island_voxels)
+    if looker.regions is not None:
+        found = looker.regions.summary(float(abs(np.linalg.det(stored.affine[:3, :3]))) / 1000, settings.island_voxels)
         facts = replace(facts, classes=found.classes, constant=not found.torn and _one_label(found, stored))
         findings.extend(label_findings(subject, name, found, facts.shape, settings))
         if drawing is not None:
-            drawing.add_labels(name, stored, found)
-    else:
+            drawing.add_labels(name, stored, looker.regions)
+    elif looker.gathering is not None:
         values = looker.gathering.finish()
         facts = replace(facts, intensities=intensities(values), constant=len(values.flat) == stored.shape[0])
         findings.extend(intensity_findings(subject, name, stored, values))

@@ -3,6 +3,7 @@
 from patchflow.subjects.bids import subjects_from_bids
 from patchflow.subjects.folders import find_subjects
 from patchflow.subjects.folds import k_fold
+from patchflow.subjects.guess import guess_subjects
 from patchflow.subjects.nnunet import DatasetInfo, read_dataset_info, subjects_from_nnunet
 from patchflow.subjects.splits import Split, folds_by_column, read_splits, split_by_column, write_splits
 from patchflow.subjects.subject import Subject
@@ -14,6 +15,7 @@ __all__ = [
     "Subject",
     "find_subjects",
     "folds_by_column",
+    "guess_subjects",
     "k_fold",
     "read_dataset_info",
     "read_splits",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from patchflow.errors import ArgumentError, SubjectError
-from patchflow.images.image import Image, LabelMap, ScalarImage
+from patchflow.images.image import LabelMap, ScalarImage
 from patchflow.subjects.gather import listed
 from patchflow.subjects.subject import Subject
 
@@ -67,14 +67,14 @@ def subjects_from_nnunet(
     Args:
         folder: holds dataset.json; see `read_dataset_info`.
         part: "train" for imagesTr and labelsTr; "test" for imagesTs, with labelsTs where that folder is there.
-        image: what the image is called. Where there are several channels, each is an image of its own, called by the channel's name.
+        image: what the image is called. Its channels are those of dataset.json, in their order, each in a file of its own.
         label: what the label map is called.
 
     Returns:
         Subjects sorted by name. No image is opened.
 
     Raises:
-        ArgumentError: for another part, or one name for two images.
+        ArgumentError: for another part, or one name for the image and the label map.
         SubjectError: for a dataset.json that cannot be used, a case that lacks a channel or its labels, labels without a case, another
             number of training cases than declared, or a file in the folder of images that has no channel number.
     """
@@ -83,27 +83,19 @@ def subjects_from_nnunet(
     root = Path(folder)
     content = _read(root)
     info = _info(content, root)
-    keys = [image] if len(info.channels) == 1 else _keys(info.channels)
-    if label in keys:
-        raise ArgumentError(f"the label map cannot be called {label!r}, as an image is: there are {keys}")
+    if label == image:
+        raise ArgumentError(f"the label map cannot be called {label!r}, as the image is: give it another name")
     declared = part == "train" and "dataset" in content
-    cases = _declared(root, content["dataset"], len(keys)) if declared else _listed(root, part, info)
+    cases = _declared(root, content["dataset"], len(info.channels)) if declared else _listed(root, part, info)
     if part == "train" and info.training_cases not in (None, len(cases)):
         raise SubjectError(f"{root / _FILE} declares {info.training_cases} training cases, and there are {len(cases)}: mend numTraining")
-    return [_subject(name, dict(zip(keys, files, strict=True)), label, truth) for name, (files, truth) in sorted(cases.items())]
+    return [
+        Subject(name, **{image: ScalarImage(files)}, **({} if truth is None else {label: LabelMap(truth)}))
+        for name, (files, truth) in sorted(cases.items())
+    ]
 
 
 _Cases = dict[str, tuple[list[Path], Path | None]]
-
-
-def _subject(name: str, images: Mapping[str, Path], label: str, truth: Path | None) -> Subject:
-    parts: dict[str, Image] = {key: ScalarImage(path) for key, path in images.items()}
-    return Subject(name, **parts, **({} if truth is None else {label: LabelMap(truth)}))
-
-
-def _keys(channels: tuple[str, ...]) -> list[str]:
-    """A name for each channel's image: the channel's own, with its number where two have one name."""
-    return [name if channels.count(name) == 1 else f"{name}_{number:04d}" for number, name in enumerate(channels)]
 
 
 def _listed(root: Path, part: str, info: DatasetInfo) -> _Cases:

@@ -4,19 +4,16 @@ import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import combinations, product
+from itertools import combinations
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-
 from patchflow.errors import ImageError, SubjectError, UnknownNameError
+from patchflow.geometry.affine import TOLERANCE as TOLERANCE
+from patchflow.geometry.affine import corners_apart
 from patchflow.images.image import Image
 from patchflow.images.volume import Volume
 from patchflow.types import Affine, Int3
-
-TOLERANCE = 0.1
-"""Images are on one grid if no corner of one lies further than this from that of the other, in units of the smallest spacing."""
 
 _BATCH_KEYS = {"location", "index", "subject"}
 _BAD_IN_NAMES = re.compile(r'[\x00-\x1f/\\:*?"<>|\ud800-\udfff]')  # surrogates: a file name that is no UTF-8
@@ -99,7 +96,7 @@ class Subject:
             both = f"subject {self.name!r}: {one!r} ({first.describe()}) and {two!r} ({second.describe()})"
             if first.shape[1:] != second.shape[1:]:
                 raise SubjectError(f"{both} are of different shapes, {first.shape[1:]} and {second.shape[1:]}: resample one to the other")
-            moved = _farthest_corner(first, second)
+            moved = corners_apart(first.affine, second.affine, first.shape[1:])
             allowed = TOLERANCE * min(*first.spacing, *second.spacing)
             if not moved <= allowed:
                 raise SubjectError(
@@ -139,9 +136,3 @@ def _checked_name(name: str) -> str:
     if len(name.encode()) > 200:
         raise SubjectError(f"the subject name {name!r} is longer than the 200 bytes that fit a file name: shorten it")
     return name
-
-
-def _farthest_corner(first: Image, second: Image) -> float:
-    corners = np.array([(*corner, 1.0) for corner in product(*((0, n - 1) for n in first.shape[1:]))])
-    difference: Affine = first.affine - second.affine
-    return float(np.linalg.norm((corners @ difference.T)[:, :3], axis=1).max())

@@ -13,7 +13,7 @@ from patchflow.augment.config import recipe_from
 from patchflow.errors import ArgumentError
 from patchflow.geometry.location import PatchLocation
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs" / "recipes"
 SHAPE, LOCATION = (24, 26, 28), PatchLocation((2, 3, 4), (16, 18, 20))
 
 

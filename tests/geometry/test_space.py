@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from patchflow.errors import ArgumentError
-from patchflow.geometry.space import VoxelGrid, matched_axes, straightened, voxel_map, whole_move
+from patchflow.geometry.space import VoxelGrid, matched_axes, reaches, straightened, voxel_map, whole_move
+from patchflow.seeding import generator
 
 AFFINE = np.array([[-2.0, 0, 0, 90], [0, 0, 3, -126], [0, 1.5, 0, -72], [0, 0, 0, 1]])
 
@@ -97,3 +98,22 @@ def test_grids_that_agree():
     near[0, 3] += 2e-3
     assert not grid.agrees(VoxelGrid((10, 20, 30), near))
     assert not grid.agrees(VoxelGrid((10, 20, 31), AFFINE))
+
+
+def test_whether_any_voxel_of_a_grid_lies_in_another():
+    """Against all voxels, one by one: small grids at odd angles about the border of the source."""
+    rng, found = generator(0), []
+    for _ in range(600):
+        matrix = np.eye(4)
+        matrix[:3, :3] = rng.normal(size=(3, 3)) * rng.uniform(0.2, 4)
+        if rng.random() < 0.3:
+            matrix[:3, 2] = 0, 0, 1  # along K nothing changes over I and J
+        matrix[:3, 3] = rng.uniform(-2, 5, 3)
+        shape, source = (int(n) for n in rng.integers(1, 5, 3)), (4, 5, 3)
+        i, j, k = shape
+        points = matrix[:3, :3] @ np.indices((i, j, k)).reshape(3, -1) + matrix[:3, 3:]
+        beyond = np.maximum(-0.5 - points, points - np.array([[3.5], [4.5], [2.5]])).max(axis=0).min()
+        if abs(beyond) > 0.002:  # a thousandth of a voxel is given
+            found.append(reaches(matrix, (i, j, k), source))
+            assert found[-1] == (beyond < 0)
+    assert 100 < sum(found) < len(found) - 100

@@ -9,15 +9,24 @@ import numpy as np
 import pytest
 
 import patchflow as pf
-from patchflow.errors import ArgumentError, ImageError, ImageFileError
+from patchflow.errors import ArgumentError, ImageFileError
 from patchflow.seeding import generator
 
 pydicom = pytest.importorskip("pydicom")
 
-from dicom_files import digits, oblique, write_enhanced, write_series  # noqa: E402
+from dicom_files import (  # noqa: E402
+    LPS_TO_RAS,
+    corners_apart,
+    digits,
+    oblique,
+    refuse,
+    values_and_affine,
+    with_simpleitk,
+    write_enhanced,
+    write_series,
+)
 from pydicom.dataset import Dataset  # noqa: E402
 
-LPS_TO_RAS = np.diag([-1.0, -1, 1, 1])
 FILES = Path(pydicom.__file__).parent / "data" / "test_files"
 SHAPE = (6, 5, 7)
 SHUFFLED = [3, 0, 6, 1, 5, 2, 4]
@@ -26,38 +35,6 @@ SHUFFLED = [3, 0, 6, 1, 5, 2, 4]
 @pytest.fixture
 def volume() -> np.ndarray:
     return generator(0).integers(0, 4000, SHAPE).astype(np.int16)
-
-
-def with_simpleitk(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Values (I, J, K) and the affine to RAS+."""
-    sitk = pytest.importorskip("SimpleITK")
-    reader = sitk.ImageSeriesReader()
-    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
-    return values_and_affine(reader.Execute())
-
-
-def values_and_affine(image: Any) -> tuple[np.ndarray, np.ndarray]:
-    sitk = pytest.importorskip("SimpleITK")
-    affine = np.eye(4)
-    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
-    affine[:3, 3] = image.GetOrigin()
-    return sitk.GetArrayFromImage(image).transpose(2, 1, 0), LPS_TO_RAS @ affine
-
-
-def corners_apart(one: np.ndarray, two: np.ndarray, shape: tuple[int, ...]) -> float:
-    """Millimetres between the places that two affines give a corner voxel, at most."""
-    corners = np.array([[i, j, k, 1] for i in (0, shape[0] - 1) for j in (0, shape[1] - 1) for k in (0, shape[2] - 1)])
-    return float(np.linalg.norm((corners @ (one - two).T)[:, :3], axis=1).max())
-
-
-def refuse(source: Path, message: str, **more: Any) -> str:
-    for use in ("load", "digest"):
-        with pytest.raises(ImageFileError, match=message) as caught:
-            getattr(pf.ScalarImage(source, **more), use)()
-        assert str(source) in str(caught.value)
-    with pytest.raises(ImageFileError, match=message):
-        _ = pf.ScalarImage(source, **more).shape
-    return str(caught.value)
 
 
 @pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2", "1.2.840.10008.1.2.1"])
@@ -140,6 +117,25 @@ def test_the_digest_follows_every_file_and_no_name(tmp_path: Path, volume: np.nd
     assert digests[0] == digests[1] != digests[2]
     files = "".join(hashlib.sha256(path.read_bytes()).hexdigest() for path in paths)
     assert digests[0] == hashlib.sha256(files.encode()).hexdigest()
+
+
+def test_paths_may_be_relative_and_the_folder_changed(tmp_path: Path, volume: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "ab":
+        paths = write_series(tmp_path / name, volume + ord(name), oblique())
+        monkeypatch.chdir(tmp_path / name)
+        np.testing.assert_array_equal(pf.ScalarImage(".").load().array[0], volume + ord(name))
+        np.testing.assert_array_equal(pf.ScalarImage(paths[2].name).load().array[0, :, :, 0], volume[:, :, 2] + ord(name))
+
+
+def test_folders_that_links_lead_to_are_read_once(tmp_path: Path, volume: np.ndarray) -> None:
+    paths = write_series(tmp_path / "elsewhere", volume, oblique())
+    folder = tmp_path / "series"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep" / "linked").symlink_to(tmp_path / "elsewhere")
+    (folder / "again").symlink_to(tmp_path / "elsewhere")
+    (folder / "deep" / "back").symlink_to(folder)
+    paths[0].rename(folder / paths[0].name)
+    np.testing.assert_array_equal(pf.ScalarImage(folder).load().array[0], volume)
 
 
 class TestSeveralSeries:
@@ -358,91 +354,3 @@ class TestManyFrames:
         expected = (ds.pixel_array * float(ds.DoseGridScaling)).transpose(2, 1, 0)
         np.testing.assert_allclose(image.data[0], expected, rtol=1e-6)
         assert image.affine[2, 2] == pytest.approx(float(ds.GridFrameOffsetVector[1]))
-
-
-class TestFilesOfPydicom:
-    """One slice each: the voxels that pydicom decodes, the place that SimpleITK gives it."""
-
-    @pytest.mark.parametrize("name", ["CT_small", "MR_small", "MR_small_implicit", "MR_small_bigendian", "MR_small_padded", "image_dfl"])
-    def test_are_read(self, name: str) -> None:
-        path = FILES / f"{name}.dcm"
-        ds = pydicom.dcmread(path)
-        if name == "image_dfl":
-            refuse(path, "has no ImagePositionPatient")
-            return
-        if name == "MR_small_padded":
-            refuse(path, "its voxels take 8192 bytes")
-            return
-        image = pf.ScalarImage(path)
-        np.testing.assert_array_equal(image.load().array[0, :, :, 0], ds.pixel_array.T)
-        scale = float(ds.get("RescaleSlope", 1))
-        np.testing.assert_allclose(image.data[0, :, :, 0], ds.pixel_array.T * scale + float(ds.get("RescaleIntercept", 0)), rtol=1e-6)
-        sitk = pytest.importorskip("SimpleITK")
-        _, affine = values_and_affine(sitk.ReadImage(str(path)))
-        np.testing.assert_allclose(image.affine[:, [0, 1, 3]], affine[:, [0, 1, 3]], atol=1e-4)
-
-    @pytest.mark.parametrize(
-        ("name", "like"),
-        [
-            ("MR_small_RLE", "MR_small"),
-            ("MR_small_jp2klossless", "MR_small"),
-            ("MR_small_jpeg_ls_lossless", "MR_small"),
-            ("JPEG2000", ""),
-            ("JPEG-lossy", ""),
-            ("rtdose_rle", "rtdose"),
-            ("J2K_pixelrep_mismatch", ""),
-            ("693_J2KI", ""),
-        ],
-    )
-    def test_compressed_ones_are_decoded_in_the_child(self, name: str, like: str) -> None:
-        pytest.importorskip("pylibjpeg")
-        ds = pydicom.dcmread(FILES / f"{name}.dcm")
-        if "ImagePositionPatient" not in ds:
-            refuse(FILES / f"{name}.dcm", "has no ImagePositionPatient")
-            return
-        values = pf.ScalarImage(FILES / f"{name}.dcm").load().array[0]
-        expected = ds.pixel_array if not like else pydicom.dcmread(FILES / f"{like}.dcm").pixel_array
-        np.testing.assert_array_equal(values, np.atleast_3d(expected.transpose(*range(expected.ndim)[::-1])))
-
-    @pytest.mark.parametrize(
-        ("name", "message"),
-        [
-            ("MR_truncated", "is truncated, or its header is wrong: its voxels take 8192 bytes"),
-            ("SC_rgb_small_odd", "is in colour"),
-            ("examples_palette", "is in colour"),
-            ("liver_1frame", "1 frames, and describes 3"),
-            ("no_meta", "is not a DICOM file"),
-            ("meta_missing_tsyntax", "holds no image"),
-            ("rtdose_1frame", "does not say how thick it is"),
-            ("badVR", "invalid literal"),
-            ("rtplan", "holds no image"),
-            ("rtstruct", "is not a DICOM file"),
-            ("waveform_ecg", "holds no image"),
-        ],
-    )
-    def test_others_are_refused_by_name(self, name: str, message: str) -> None:
-        with pytest.raises(ImageError, match=message) as caught:
-            pf.ScalarImage(FILES / f"{name}.dcm").load()
-        assert f"{name}.dcm" in str(caught.value)
-
-    def test_a_real_series_is_what_simpleitk_reads(self) -> None:
-        folder = FILES / "dicomdirtests" / "98892001" / "CT5N"
-        values, affine = with_simpleitk(folder)
-        image = pf.ScalarImage(folder)
-        np.testing.assert_array_equal(image.data[0], values)
-        assert corners_apart(image.affine, affine, values.shape) < 1e-4
-
-    @pytest.mark.parametrize(
-        ("name", "message"),
-        [
-            ("", "holds no image"),
-            ("98892003/MR1", "holds 3 series"),
-            ("77654033/CT2", "161 slices are missing"),
-            ("98892001/CT2N", "differ in orientation"),
-            ("98892003/MR700", "differ in orientation"),
-            ("77654033/CR1", "has no ImagePositionPatient"),
-            ("TINY_ALPHA", "holds no image"),
-        ],
-    )
-    def test_folders_that_are_no_volume(self, name: str, message: str) -> None:
-        refuse(FILES / "dicomdirtests" / name, message)

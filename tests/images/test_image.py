@@ -78,6 +78,12 @@ def test_a_file_that_changed_since_its_header_was_read(path: Path) -> None:
         image.load()
 
 
+@pytest.mark.parametrize("path", ["", " "])
+def test_an_empty_path_is_not_the_folder_one_is_in(path: str) -> None:
+    with pytest.raises(ArgumentError, match="the path of an image is empty"):
+        pf.ScalarImage(path)
+
+
 @pytest.mark.parametrize("name", ["scan.jpg", "scan.img", "scan.hdr", "scan.gz", "scan"])
 def test_other_formats_are_refused_at_once(name: str) -> None:
     with pytest.raises(ImageFileError, match=rf"{name} is of no format"):

@@ -1,19 +1,16 @@
-"""Many subjects, one after the other: files, batches that reach across subjects, going on after an interruption, and from YAML."""
+"""Many subjects, one after the other: files, batches that reach across subjects, going on after an interruption."""
 
 import json
 import os
-import re
 import sys
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
-import yaml
 from torch import nn
 
 import patchflow as pf
-from patchflow.cli import main
 from patchflow.errors import ArgumentError, ImageFileError, InferenceError
 from patchflow.inference.checkpoints import load_model, load_weights
 
@@ -209,58 +206,3 @@ def test_checkpoints_that_could_run_code_or_are_none_are_refused(tmp_path) -> No
     torch.save({"conv.weight": torch.zeros(2, 1, 1, 1, 1), "head": torch.zeros(1)}, tmp_path / "other.pt")
     with pytest.raises(ArgumentError, match=r"1 missing: conv\.bias; 1 unexpected: head"):
         load_weights(Net(), tmp_path / "other.pt")
-
-
-def write_config(tmp_path, **changes) -> str:
-    rng = np.random.default_rng(1)
-    for name in ("p1", "p2"):
-        (tmp_path / "data" / name).mkdir(parents=True, exist_ok=True)
-        image = nib.Nifti1Image(rng.normal(size=(9, 8, 7)).astype(np.float32), AFFINE)
-        if not (tmp_path / "data" / name / "t1.nii.gz").exists():
-            nib.save(image, tmp_path / "data" / name / "t1.nii.gz")
-    for number in range(2):
-        torch.save(Net().state_dict(), tmp_path / f"{number}.pt")
-    config = {
-        "model": {"class_path": "nets_of_mine.Net"},
-        "checkpoints": [str(tmp_path / "0.pt"), str(tmp_path / "1.pt")],
-        "data": {"folder": str(tmp_path / "data"), "images": {"image": "*/t1.nii.gz"}, "preprocess": ["ZNormalize"]},
-        "folder": str(tmp_path / "out"),
-        "prediction": {"patch_size": 6, "output": "probabilities", "average": "probabilities", "mirror_axes": [0]},
-    }
-    config = {key: value for key, value in (config | changes).items() if value is not None}
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    return str(tmp_path / "config.yaml")
-
-
-def test_the_command_line_predicts_with_an_ensemble_as_a_file_says(tmp_path, named_class, capsys) -> None:
-    config = write_config(tmp_path)
-    assert main(["predict", config]) == 0
-    assert capsys.readouterr().out.split() == [str(tmp_path / "out" / f"{name}.nii.gz") for name in ("p1", "p2")]
-    for subject in pf.find_subjects(tmp_path / "data", image="*/t1.nii.gz"):
-        ready = torch.from_numpy(pf.Pipeline([pf.preprocess.ZNormalize()])(subject)["image"].data)
-        models = [load_model("nets_of_mine.Net", {}, tmp_path / f"{number}.pt") for number in range(2)]
-        expected = sum(torch.softmax(model(ready[None])[0], 0) for model in models) / 2
-        written = nib.load(tmp_path / "out" / f"{subject.name}.nii.gz").get_fdata(dtype=np.float32)
-        np.testing.assert_allclose(written, expected.detach().numpy().transpose(1, 2, 3, 0), atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"model": None}, "has no model"),
-        ({"modell": 1}, "knows no modell"),
-        ({"checkpoints": []}, "checkpoints must be a list"),
-        ({"data": None}, "give one of cache"),
-        ({"subjects": ["p9"]}, "subjects names p9, which is not there"),
-        ({"prediction": {"patch_size": 6, "overlap": 3}}, "takes the arguments of patchflow.predict: .*overlap"),
-        ({"prediction": {"patch_size": 6, "output": "classes"}}, 'output must be "labels"'),
-        ({"prediction": {"patch_size": 6, "patch_overlap": 6}}, "smaller than patch_size"),
-        ({"model": {"class_path": "nets_of_mine.Net", "init_args": {"channels": 4}}}, "another architecture"),
-    ],
-)
-def test_a_file_that_cannot_be_followed_is_one_line_and_exit_code_2(tmp_path, named_class, capsys, changes, message) -> None:
-    assert main(["predict", write_config(tmp_path, **changes)]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"patchflow: error: {tmp_path}/config.yaml: ")
-    assert re.search(message, line)
-    assert not list(tmp_path.glob("out/*.nii.gz"))

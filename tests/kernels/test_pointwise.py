@@ -8,6 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patchflow.errors import ArgumentError
+from patchflow.kernels import pointwise
+from patchflow.kernels.histogram import levels
+from patchflow.kernels.intensity_map import Curve, exact_values, plain_exact_values
 from patchflow.kernels.pointwise import IntensityMap, apply_map, copy_voxels, flat_view, plain_apply_map, plain_tensor_map
 
 DTYPES = ["bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "int64", "uint64", "float16", "float32", "float64", ">i2", ">f4"]
@@ -16,9 +19,15 @@ gains = finite.filter(lambda g: abs(g) > 1e-3)
 
 
 @st.composite
-def maps(draw):
+def maps(draw, curves=2):
+    """With a curve half of the time, before which another map was done, perhaps with a curve too."""
     low, high = sorted((draw(finite), draw(finite)))
-    return IntensityMap(draw(gains), draw(finite), draw(st.sampled_from([low, -math.inf])), draw(st.sampled_from([high, math.inf])))
+    curve = None
+    if curves and draw(st.booleans()):
+        places = sorted(draw(st.lists(st.integers(-500, 500), min_size=2, max_size=6, unique=True)))
+        values = sorted(draw(st.lists(finite, min_size=len(places), max_size=len(places))))
+        curve = Curve(tuple(places), tuple(values), draw(maps(curves - 1)))
+    return IntensityMap(draw(gains), draw(finite), draw(st.sampled_from([low, -math.inf])), draw(st.sampled_from([high, math.inf])), curve)
 
 
 def volume(seed, dtype, shape=(2, 5, 4, 37)):
@@ -78,11 +87,8 @@ def test_float64_arithmetic_is_rounded_once():
 @settings(max_examples=50, deadline=None)
 @given(maps(), maps(), finite)
 def test_composition_is_one_after_the_other(first, second, x):
-    def f(m, v):
-        return min(max(m.gain * v + m.bias, m.low), m.high)
-
     both = first.then(second)
-    assert f(both, x) == pytest.approx(f(second, f(first, x)), rel=1e-9, abs=1e-6)
+    assert exact_values(x, both) == pytest.approx(exact_values(exact_values(x, first), second), rel=1e-9, abs=1e-6)
 
 
 def test_negative_gain_swaps_the_clamp():
@@ -96,7 +102,66 @@ def test_json_round_trip(intensities):
     assert IntensityMap.from_dict(json.loads(json.dumps(intensities.to_dict(), allow_nan=False))) == intensities
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16"])
+def test_every_value_of_a_dtype_is_looked_up(dtype):
+    before = IntensityMap(-0.5, 3.0, -200.0, 9000.0)
+    m = IntensityMap(2.0, 1.0, high=190.0, curve=Curve((-100, 0, 40.5, 300), (0, 10, 10, 95), before))
+    stored = levels(np.dtype(dtype))
+    x = np.clip(-0.5 * stored + 3, -200, 9000)
+    slopes = 10 / 100, 85 / 259.5  # of the outermost pieces, which go on
+    inside = np.interp(x, (-100, 0, 40.5, 300), (0, 10, 10, 95))
+    y = np.where(x < -100, slopes[0] * (x + 100), np.where(x > 300, 95 + slopes[1] * (x - 300), inside))
+    found = apply_map(stored.astype(dtype).reshape(1, 1, 1, -1), m)
+    np.testing.assert_allclose(found.ravel(), np.minimum(2 * y + 1, 190), rtol=1e-6, atol=1e-5)
+    assert found.tobytes() == apply_map(stored.reshape(1, 1, 1, -1), m).tobytes()  # float64 voxels, for which there is no table
+
+
+@settings(max_examples=50, deadline=None)
+@given(maps(), st.lists(finite, max_size=30))
+def test_exact_values_agree_with_their_twin_bit_for_bit(intensities, x):
+    places = intensities.curve.places if intensities.curve else ()
+    stored = np.array([*x, *places, -0.0, 1e5])
+    assert exact_values(stored, intensities).tobytes() == plain_exact_values(stored, intensities).tobytes()
+    assert exact_values(stored, intensities).astype(np.float32).tobytes() == plain_apply_map(stored, intensities).tobytes()
+
+
+def test_tables_are_shared_few_and_fixed():
+    pointwise.table_of.cache_clear()
+    stored = np.arange(4, dtype=np.int16).reshape(1, 1, 1, 4)
+    for number in range(100):
+        for _ in range(2):  # an equal map, made again
+            apply_map(stored, IntensityMap(curve=Curve((0, 1), (0, 1 + number % 80), IntensityMap())))
+    found = pointwise.table_of.cache_info()
+    assert (found.currsize, found.misses) == (64, 100)
+    with pytest.raises(ValueError, match="read-only"):
+        pointwise.table_of(IntensityMap(curve=Curve((0, 1), (0, 2), IntensityMap())), stored.dtype)[0] = 1
+
+
+def test_an_older_version_cannot_take_a_curve_for_none():
+    """It asked for a gain, and would have read stored voxels as values."""
+    assert set(IntensityMap(curve=Curve((0, 1), (0, 2), IntensityMap())).to_dict()) == {"curve", "then"}
+    assert set(IntensityMap().to_dict()) == {"gain", "bias", "low", "high"}
+
+
+@pytest.mark.parametrize(
+    ("places", "values"),
+    [
+        ((0,), (1,)),
+        ((0, 1), (1, 2, 3)),
+        ((0, 0), (1, 2)),
+        ((1, 0), (1, 2)),
+        ((0, 1), (2, 1)),
+        ((0, math.inf), (1, 2)),
+        ((0, 5e-324), (0, 1)),
+    ],
+)
+def test_points_that_make_no_curve(places, values):
+    with pytest.raises(ArgumentError, match="points of a curve"):
+        Curve(places, values, IntensityMap())
+
+
 def test_properties():
+    assert not IntensityMap(curve=Curve((0, 1), (0, 1), IntensityMap())).is_identity
     assert IntensityMap().is_identity
     assert not IntensityMap(high=3).is_identity
     assert IntensityMap(high=3).has_clamp

@@ -261,7 +261,7 @@ def test_a_voxel_is_the_same_in_every_patch_that_holds_it(source, start, size, o
     box = touched_box(source, location, SHAPE, kind, outside)
     if box is None:
         assert outside == "constant"
-        assert (crop == 3).all()
+        np.testing.assert_allclose(crop, 3, rtol=0, atol=1e-6 if interpolation == "linear" else 0)  # coarse samples: a weighted sum of 3
         return
     region = volume[(slice(None), *(slice(a, b) for a, b in zip(box.start, box.stop, strict=True)))]
     got = resample(region, box, SHAPE, source, location, intensities, 3, outside, kind, np.empty((1, *size), dtype))

@@ -16,6 +16,13 @@ STEPS = {
     "rescale": [pf.preprocess.Rescale(out=(-1, 1), percentiles=(1, 99))],
     "window": [pf.preprocess.Window(center=40, width=300, out=(0, 1))],
     "window then z-score": [pf.preprocess.Window(center=20, width=500), pf.preprocess.ZNormalize()],
+    "histogram": [pf.preprocess.HistogramStandardize((0, 30, 50, 100), (1, 25, 75, 99))],
+    "window, histogram, clamp, z-score": [
+        pf.preprocess.Window(center=20, width=800),
+        pf.preprocess.HistogramStandardize((-1, 0, 3), (0, 50, 100)),
+        pf.preprocess.Clamp(-0.5, 2),
+        pf.preprocess.ZNormalize(),
+    ],
 }
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from patchflow.geometry.location import PatchLocation
 from patchflow.geometry.maps import CoarseStage, ElasticStage, SpatialMap
 from patchflow.kernels.intensity import apply_gamma, apply_scale_shift, plain_gamma, plain_scale_shift
+from patchflow.kernels.intensity_map import Curve
 from patchflow.kernels.noise import add_normal, plain_normal
 from patchflow.kernels.pointwise import IntensityMap, apply_map
 from patchflow.kernels.resample import Box, plain_resample, resample, touched_box
@@ -51,6 +52,13 @@ def maps(draw):
     return source
 
 
+readings = st.sampled_from(
+    [
+        IntensityMap(0.5, -20.0),
+        IntensityMap(0.5, -20.0, 0.0, 60.0),
+        IntensityMap(0.5, -20.0, high=90.0, curve=Curve((0, 90, 100, 250), (0, 20, 150, 250), IntensityMap())),
+    ]
+)
 beyond = st.sampled_from(["constant", "border", "reflect"])
 
 
@@ -72,12 +80,11 @@ def given_region(volume, source, location, interpolation, outside):
     st.sampled_from(["int16", "uint8", "float32", "int32", "float16"]),
     st.sampled_from(["linear", "linear", "nearest", "cubic"]),
     beyond,
-    st.booleans(),
+    readings,
     st.integers(1, 2),
 )
-def test_resampled_values(source, shape, size, start, dtype, interpolation, outside, clamped, channels):
+def test_resampled_values(source, shape, size, start, dtype, interpolation, outside, intensities, channels):
     volume = np.random.default_rng(sum(shape)).uniform(0, 250, (channels, *shape)).astype(dtype)
-    intensities = IntensityMap(0.5, -20.0, 0.0, 60.0) if clamped else IntensityMap(0.5, -20.0)
     location = PatchLocation(start, size)
     box, region = given_region(volume, source, location, interpolation, outside)
     out = np.empty((channels, *size), np.float32)

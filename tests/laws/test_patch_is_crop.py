@@ -37,11 +37,20 @@ def make_subject(number):
     return pf.Subject(f"s{number}", image=pf.ScalarImage(image, affine=affine), label=pf.LabelMap(label, affine=affine))
 
 
-@pytest.fixture(scope="module", params=["contiguous", "compressed"])
+STEPS = {
+    "gain and bias": [pf.preprocess.ZNormalize()],
+    "curve": [pf.preprocess.HistogramStandardize((-2, 0, 0.2, 2), (1, 40, 50, 99))],
+}
+
+
+@pytest.fixture(
+    scope="module", params=[("contiguous", "gain and bias"), ("compressed", "gain and bias"), ("contiguous", "curve")], ids=" ".join
+)
 def cache(request, tmp_path_factory):
-    preprocess = pf.Pipeline([pf.preprocess.ZNormalize(), pf.preprocess.Clamp(-1.2, 1.5)])
+    layout, steps = request.param
+    preprocess = pf.Pipeline([*STEPS[steps], pf.preprocess.Clamp(-1.2, 1.5)])
     subjects = [make_subject(number) for number in range(len(SUBJECTS))]
-    return pf.build_cache(subjects, tmp_path_factory.mktemp(request.param), preprocess=preprocess, layout=request.param, progress=False)
+    return pf.build_cache(subjects, tmp_path_factory.mktemp(layout), preprocess=preprocess, layout=layout, progress=False)
 
 
 transforms = st.sampled_from(

@@ -15,7 +15,7 @@ import patchflow as pf
 from patchflow.errors import ArgumentError, ImageError
 from patchflow.geometry.space import VoxelGrid
 from patchflow.images.volume import Volume
-from patchflow.preprocess import CropOrPad, Resample, ToCanonical
+from patchflow.preprocess import CropOrPad, EnsureMultiple, Pad, Resample, ToCanonical
 from patchflow.seeding import generator
 
 OBLIQUE = np.array([[-1.9, 0.2, 0.1, 40.0], [0.3, 0.1, 2.9, -33.0], [0.1, 1.4, 0.2, -20.0], [0, 0, 0, 1]])
@@ -225,6 +225,39 @@ class TestResample:
     def test_there_already(self) -> None:
         image = smooth((8, 9, 10))
         assert np.shares_memory(run(Resample(spacing=2), image, np.diag([2.0, 2, 2, 1]))["image"].array, image)
+
+    def test_a_reference_elsewhere_is_refused(self) -> None:
+        """One whose voxels all lie further than half a voxel from the image; one voxel within is enough."""
+        image, target = smooth((8, 9, 10)), np.diag([1.0, 1, 1, 1])
+        for shift, reaches in ((7.45, True), (7.55, False), (-4.45, True), (-4.55, False)):
+            target[0, 3] = shift
+            step = Resample(like=VoxelGrid((5, 6, 7), target.copy()), fill=-9, anti_alias=False)
+            if reaches:
+                assert (run(step, image, np.eye(4))["image"].array != -9).sum() == 6 * 7
+                continue
+            with pytest.raises(ImageError, match=r"subject 's1': no voxel of the reference.*\(3\.5, 4\.0, 4\.5\) and"):
+                run(step, image, np.eye(4))
+        between = VoxelGrid((2, 2, 1), np.diag([40.0, 40, 40, 1]) + np.array([[0, 0, 0, -20.0], [0, 0, 0, -20], [0] * 4, [0] * 4]))
+        with pytest.raises(ImageError, match="no voxel of the reference"):  # around the image, with no voxel in it
+            run(Resample(like=between), image, np.eye(4))
+
+    def test_what_does_not_fit_into_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Refused before anything is allocated: a spacing in centimetres, say, and smoothing over a whole volume."""
+        image, label = smooth((20, 20, 20)), np.ones((20, 20, 20), np.uint8)
+        for step, makes in (
+            (Resample(spacing=1e-4), r"Resample would make \(200000, 200000, 200000\) voxels of \(20, 20, 20\)"),
+            (Resample(spacing=1e9), r"Resample would make \(1, 1, 1\)"),
+            (Resample(like=VoxelGrid((10**6,) * 3, np.eye(4))), "Resample would make"),
+            (Pad(10**6), r"Pad would make \(2000020"),
+            (CropOrPad(10**6), "CropOrPad would make"),
+            (EnsureMultiple(10**6), "EnsureMultiple would make"),
+        ):
+            with pytest.raises(ImageError, match=rf"subject 's1': {makes}.*check its numbers against the spacing, 1 x 1 x 1 mm"):
+                run(step, image, np.eye(4), label)
+        monkeypatch.setattr("patchflow.preprocess.base.machine_memory", lambda: 30**3 * 5)
+        run(Pad(5), image, np.eye(4), label)
+        with pytest.raises(ImageError, match=r"Pad would make \(31, 30, 30\)"):
+            run(Pad(5, (6, 5, 5)), image, np.eye(4), label)
 
     @pytest.mark.parametrize(
         ("arguments", "message"),

@@ -57,6 +57,16 @@ def test_images_that_not_all_have_and_channels_that_differ():
     assert told(report, "warning") == [("images", "bare", "label")]
 
 
+def test_an_image_that_few_have_is_one_finding():
+    image, _ = voxels(99)
+    extra = pf.Subject(
+        "extra", image=pf.ScalarImage(image, AFFINE), label=pf.LabelMap(voxels(99)[1], AFFINE), pet=pf.ScalarImage(image + 1, AFFINE)
+    )
+    report = check_subjects([*cohort(), extra])
+    assert told(report, "warning") == [("images", None, "pet")]
+    assert report.findings[0].sentence == "only 1 of 9 subjects have this image: extra"
+
+
 def test_other_dtypes_and_orientations():
     def change(number, image, label, affine):
         if number == 3:
@@ -83,6 +93,7 @@ def test_outliers(change, words):
     own = [finding for finding in report.findings if finding.image == "image" and finding.sentence.startswith(words)]
     assert [(finding.level, finding.check, finding.subject) for finding in own] == [("warning", "outlier", "s4")]
     assert {finding.subject for finding in report.findings} == {"s4"}
+    assert not [finding for finding in report.of(check="outlier") if finding.image == "label"]  # it lies as the image does
 
 
 def test_five_subjects_have_no_outliers():

@@ -36,6 +36,13 @@ def test_the_template_with_its_tissue_masks(template):
     )
 
 
+def test_the_template_is_no_label_map(template):
+    t1, _, _, affine = template
+    (finding,) = check_subjects([pf.Subject("mni", t1=pf.LabelMap(np.rint(t1).astype(np.int16), affine))]).findings
+    assert (finding.level, finding.check) == ("error", "labels")
+    assert "intensities or noise" in finding.sentence
+
+
 @pytest.mark.parametrize("name", ["anatomical.nii", "functional.nii", "standard.nii.gz", "example4d.nii.gz", "example_nifti2.nii.gz"])
 def test_the_files_of_nibabel(name):
     report = check_subjects([pf.Subject("one", image=pf.ScalarImage(NIBABEL / name))])

@@ -8,6 +8,7 @@ from broken_subjects import AFFINE, of_arrays, set_header, subject, told, voxels
 
 import patchflow as pf
 from patchflow.quality import check_subjects
+from patchflow.quality.labels import Regions
 
 IMAGE, LABEL = voxels(0)
 
@@ -245,6 +246,35 @@ def test_islands():
     small = np.zeros_like(LABEL)
     small[5, 5, 5] = 1  # all that there is, and no island
     assert found(of_arrays("s", label=small)) == []
+
+
+def test_islands_of_many_labels_are_told_together():
+    label = np.zeros(LABEL.shape, np.uint8)
+    for value in range(1, 9):
+        label[2 * value, 0:2, 0:5] = label[2 * value, 9, 9] = value
+    report = check_subjects([of_arrays("s", label=label)])
+    assert len(report.of(check="islands")) == 7
+    assert report.of(check="islands")[-1].sentence == "and so have 2 more labels"
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_what_is_known_of_a_label_map_without_its_voxels(channels):
+    label = np.random.default_rng(2).integers(-1, 3, (channels, 9, 7, 7)).astype(np.int16) * (np.indices((9, 7, 7)).sum(0) > 10)
+    regions = Regions(label.shape)
+    for channel in label:
+        for first in range(0, 7, 3):
+            regions.add(np.ascontiguousarray(channel[:, :, first : first + 3].T))
+    found = regions.summary(0.5, 3)
+    values, counts = np.unique(label[label != 0], return_counts=True)
+    assert [(part.value, part.voxels, part.millilitres) for part in found.classes] == [
+        (value, count, count / 2) for value, count in zip(values, counts, strict=True)
+    ]
+    held = (label != 0).sum(axis=0)
+    assert regions.middle() == tuple(int(np.argmax(held.sum(axis=axes))) for axes in ((1, 2), (0, 2), (0, 1)))
+    for axis in range(3):
+        for place in range(label.shape[axis + 1]):
+            (plane,) = regions.planes([(axis, place)])
+            np.testing.assert_array_equal(plane, label[0].take(place, axis))
 
 
 # Arguments

@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 import patchflow as pf
-from patchflow.errors import ArgumentError, SubjectError
+from patchflow.errors import ArgumentError, ImageError, SubjectError
 
 
 def make(root: Path, *names: str) -> Path:
@@ -107,16 +109,15 @@ class TestSubjects:
     def test_training_cases(self, glioma: Path) -> None:
         first, second = pf.subjects_from_nnunet(glioma)
         assert (first.name, second.name) == ("BraTS 1", "BraTS_0002")
-        assert {key: image.path for key, image in first.images.items()} == {
-            "T1": glioma / "imagesTr" / "BraTS 1_0000.nii.gz",
-            "FLAIR": glioma / "imagesTr" / "BraTS 1_0001.nii.gz",
-            "label": glioma / "labelsTr" / "BraTS 1.nii.gz",
+        assert {key: image.paths for key, image in first.images.items()} == {
+            "image": (glioma / "imagesTr" / "BraTS 1_0000.nii.gz", glioma / "imagesTr" / "BraTS 1_0001.nii.gz"),
+            "label": (glioma / "labelsTr" / "BraTS 1.nii.gz",),
         }
         assert type(second["label"]) is pf.LabelMap
 
     def test_test_cases(self, glioma: Path) -> None:
         (subject,) = pf.subjects_from_nnunet(glioma, "test")
-        assert (subject.name, list(subject.images)) == ("x", ["T1", "FLAIR"])
+        assert (subject.name, list(subject.images), len(subject["image"].paths)) == ("x", ["image"], 2)
         make(glioma, "labelsTs/x.nii.gz")
         assert pf.subjects_from_nnunet(glioma, "test")[0]["label"].path == glioma / "labelsTs" / "x.nii.gz"
         make(glioma, "imagesTs/y_0000.nii.gz", "imagesTs/y_0001.nii.gz")
@@ -131,9 +132,22 @@ class TestSubjects:
         with pytest.raises(ArgumentError, match='part must be "train" or "test"'):
             pf.subjects_from_nnunet(liver, "val")  # type: ignore[arg-type]
 
-    def test_channels_of_one_name(self, glioma: Path) -> None:
-        describe(glioma, channel_names={"0": "CT", "1": "CT"})
-        assert list(pf.subjects_from_nnunet(glioma)[0].images) == ["CT_0000", "CT_0001", "label"]
+    def test_channels_are_those_of_one_image(self, glioma: Path) -> None:
+        voxels = np.arange(2 * 24, dtype=np.int16).reshape(2, 2, 3, 4)
+        for channel in (0, 1):
+            nib.Nifti1Image(voxels[channel], np.eye(4)).to_filename(glioma / "imagesTr" / f"BraTS_0002_000{channel}.nii.gz")
+        nib.Nifti1Image(voxels[0].astype(np.uint8), np.eye(4)).to_filename(glioma / "labelsTr" / "BraTS_0002.nii.gz")
+        subject = pf.subjects_from_nnunet(glioma)[1]
+        subject.check()
+        np.testing.assert_array_equal(subject["image"].data, voxels)
+
+    def test_channels_on_two_grids(self, glioma: Path) -> None:
+        for channel in (0, 1):
+            nib.Nifti1Image(np.zeros((2, 3, 4)), np.eye(4) + channel * np.eye(4, k=3)).to_filename(
+                glioma / "imagesTr" / f"BraTS_0002_000{channel}.nii.gz"
+            )
+        with pytest.raises(ImageError, match=r"subject 'BraTS_0002', image 'image': .*_0000\.nii\.gz and .*_0001\.nii\.gz cannot be"):
+            pf.subjects_from_nnunet(glioma)[1].check()
 
     def test_endings_in_upper_case(self, liver: Path) -> None:
         (liver / "imagesTr" / "a_0000.nii.gz").rename(liver / "imagesTr" / "a_0000.NII.GZ")
@@ -176,7 +190,7 @@ class TestSubjects:
         files = ["$GLIOMA/imagesTr/BraTS 1_0000.nii.gz", "imagesTr/BraTS 1_0001.nii.gz"]
         describe(glioma, numTraining=1, dataset={"one": {"images": files, "label": "labelsTr/BraTS 1.nii.gz"}})
         (subject,) = pf.subjects_from_nnunet(glioma)
-        assert (subject.name, subject["T1"].path) == ("one", glioma / "imagesTr" / "BraTS 1_0000.nii.gz")
+        assert (subject.name, subject["image"].paths[0]) == ("one", glioma / "imagesTr" / "BraTS 1_0000.nii.gz")
         for case, message in (
             ({"images": files[:1], "label": "x"}, "has 1 images, and there are 2 channels"),
             ({"images": files, "label": "x"}, r"1 files of 1 cases are not there: 'one': .*/x"),

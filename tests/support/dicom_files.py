@@ -1,13 +1,19 @@
-"""Small DICOM files written by pydicom: slices of a volume, and enhanced files of many frames."""
+"""Small DICOM files written by pydicom: slices of a volume, and enhanced files of many frames; and what others read of them."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence as Items
 from pydicom.uid import CTImageStorage, EnhancedMRImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
+
+import patchflow as pf
+from patchflow.errors import ImageFileError
+
+LPS_TO_RAS = np.diag([-1.0, -1, 1, 1])
 
 Change = Callable[[int, Dataset], None]
 """Changes the dataset of slice k before it is written."""
@@ -103,3 +109,35 @@ def write_enhanced(path: Path, volume: np.ndarray, affine: np.ndarray, order: Se
     if change is not None:
         change(0, ds)
     save(ds, path)
+
+
+def with_simpleitk(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Values (I, J, K) and the affine to RAS+."""
+    sitk = pytest.importorskip("SimpleITK")
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
+    return values_and_affine(reader.Execute())
+
+
+def values_and_affine(image: Any) -> tuple[np.ndarray, np.ndarray]:
+    sitk = pytest.importorskip("SimpleITK")
+    affine = np.eye(4)
+    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
+    affine[:3, 3] = image.GetOrigin()
+    return sitk.GetArrayFromImage(image).transpose(2, 1, 0), LPS_TO_RAS @ affine
+
+
+def corners_apart(one: np.ndarray, two: np.ndarray, shape: tuple[int, ...]) -> float:
+    """Millimetres between the places that two affines give a corner voxel, at most."""
+    corners = np.array([[i, j, k, 1] for i in (0, shape[0] - 1) for j in (0, shape[1] - 1) for k in (0, shape[2] - 1)])
+    return float(np.linalg.norm((corners @ (one - two).T)[:, :3], axis=1).max())
+
+
+def refuse(source: Path, message: str, **more: Any) -> str:
+    for use in ("load", "digest"):
+        with pytest.raises(ImageFileError, match=message) as caught:
+            getattr(pf.ScalarImage(source, **more), use)()
+        assert str(source) in str(caught.value)
+    with pytest.raises(ImageFileError, match=message):
+        _ = pf.ScalarImage(source, **more).shape
+    return str(caught.value)
