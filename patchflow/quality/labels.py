@@ -62,6 +62,8 @@ class Regions:
     def _channel(self, channel: int) -> npt.NDArray[np.int64]:
         """The runs of a channel."""
         runs, size = self._finder.runs(), prod(self._shape[1:])
+        if self._shape[0] == 1:
+            return runs
         first, last = np.searchsorted(runs[:, 1], (channel * size, (channel + 1) * size))
         return runs[first:last] - (0, channel * size, 0)
 
