@@ -116,7 +116,7 @@ def measure(images: list[Image], workers: int, rounds: int) -> dict[str, float]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path("benchmark-data"), help="keeps the data")
+    parser.add_argument("--folder", type=Path, default=Path("bench_data"), help="keeps the data")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--small", action="store_true", help="small volumes: to see that it runs")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="threads, in both arms")

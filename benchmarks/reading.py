@@ -96,7 +96,7 @@ def ratios(seconds: dict[str, float]) -> dict[str, float]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path("benchmark-data"), help="keeps the data")
+    parser.add_argument("--folder", type=Path, default=Path("bench_data"), help="keeps the data")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--small", action="store_true", help="small volumes: to see that it runs")
     parser.add_argument("--json", type=Path, help="write the numbers here")
