@@ -32,7 +32,7 @@ from patchflow.errors import (
 )
 
 if TYPE_CHECKING:  # what type checkers and editors see; `_HOMES` says the same to the interpreter, and a test holds the two together
-    from patchflow import augment, preprocess
+    from patchflow import augment, preprocess, quality, sampling, show, testing
     from patchflow.adapters.monai import from_monai
     from patchflow.adapters.torchio import from_torchio
     from patchflow.augment.recipe import Recipe
@@ -50,6 +50,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_HOMES` says the same 
     from patchflow.loading.queue import Queue
     from patchflow.preprocess.pipeline import Pipeline
     from patchflow.quality import Report, check_subjects
+    from patchflow.sampling.base import Sampler
     from patchflow.sampling.label import LabelSampler
     from patchflow.sampling.mixed import MixedSampler
     from patchflow.sampling.uniform import UniformSampler
@@ -94,6 +95,7 @@ __all__ = [
     "Queue",
     "Recipe",
     "Report",
+    "Sampler",
     "SamplerError",
     "ScalarImage",
     "Split",
@@ -118,12 +120,16 @@ __all__ = [
     "predict",
     "predict_subjects",
     "preprocess",
+    "quality",
     "read_dataset_info",
     "read_splits",
+    "sampling",
+    "show",
     "split_by_column",
     "subjects_from_bids",
     "subjects_from_nnunet",
     "subjects_from_table",
+    "testing",
     "write_splits",
 ]
 
@@ -142,6 +148,7 @@ _HOMES = {
     "Queue": "patchflow.loading.queue",
     "Recipe": "patchflow.augment.recipe",
     "Report": "patchflow.quality",
+    "Sampler": "patchflow.sampling.base",
     "ScalarImage": "patchflow.images.image",
     "Split": "patchflow.subjects",
     "Subject": "patchflow.subjects",
@@ -167,7 +174,7 @@ _HOMES = {
     "subjects_from_table": "patchflow.subjects",
     "write_splits": "patchflow.subjects",
 }
-_ROOMS = ("augment", "preprocess")
+_ROOMS = ("augment", "preprocess", "quality", "sampling", "show", "testing")
 
 
 if not TYPE_CHECKING:  # type checkers would take it that every name exists

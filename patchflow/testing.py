@@ -15,8 +15,9 @@ import numpy as np
 import torch
 
 from patchflow.augment.base import Transform
+from patchflow.augment.plain import check_plain
 from patchflow.augment.recipe import Recipe
-from patchflow.errors import UnknownNameError
+from patchflow.errors import TransformError, UnknownNameError
 from patchflow.geometry.location import PatchLocation, clamped, whole
 from patchflow.inference.checks import check_prediction
 from patchflow.inference.modes import evaluating
@@ -84,6 +85,10 @@ def check_transform(transform: Transform, entry: Any, patch_size: SizeLike = 8, 
         with foreign_generators(1):
             parameters = recipe.draw(generator(seed), entry, location)
             sample = recipe.apply(entry, location, parameters)
+        try:
+            check_plain(parameters)
+        except TransformError as error:
+            raise AssertionError(str(error)) from error
         with foreign_generators(2):
             again = recipe.draw(generator(seed), entry, location)
             _expect(again == parameters, f"the same generator drew {again}, and before that {parameters}: draw from `rng` alone")

@@ -62,6 +62,13 @@ def test_every_public_name_resolves_to_a_documented_object() -> None:
     assert lines == [f"{name} True" for name in patchflow.__all__]
 
 
+def test_rooms_are_there_after_a_bare_import() -> None:
+    names = ("sampling.Sampler", "quality.Finding", "preprocess.Clamp", "augment.RandomFlip", "show.sheet", "testing.check_sampler")
+    code = "import patchflow as pf\n" + "\n".join(f"print(pf.{name}.__module__)" for name in names)
+    for name, line in zip(names, run(code).split(), strict=True):
+        assert line.startswith(f"patchflow.{name.split('.')[0]}")
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Quueue'"):
         _ = patchflow.Quueue

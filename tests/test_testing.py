@@ -113,6 +113,21 @@ class SubtractsTheMean(Offset):
         return patch - patch.mean()
 
 
+class DrawsNumpy(Offset):
+    def draw(self, rng, context):
+        return {"axes": [0, rng.integers(3)], "offset": 1.0}
+
+
+class DrawsAnArray(Offset):
+    def draw(self, rng, context):
+        return {"offset": 1.0, "table": rng.random(3)}
+
+
+class DrawsNumberedKeys(Offset):
+    def draw(self, rng, context):
+        return {"offset": 1.0, "of": {2: 1.0}}
+
+
 class ShiftsByThePatch(SpatialTransform):
     def draw(self, rng, context):
         return {}
@@ -127,6 +142,9 @@ class ShiftsByThePatch(SpatialTransform):
     ("transform", "message"),
     [
         (DrawsGlobally(), "draw from `rng` alone"),
+        (DrawsNumpy(), r"DrawsNumpy drew the parameter \['image'\]\['axes'\]\[1\] as .* \(int64\), which is no plain JSON value: .*int\("),
+        (DrawsAnArray(), r"DrawsAnArray drew the parameter \['image'\]\['table'\] as .* \(ndarray\)"),
+        (DrawsNumberedKeys(), r"the parameter \['image'\]\['of'\]\[2\] \(its key\) as 2 \(int\)"),
         (AppliesGlobally(), "made another patch of the same parameters"),
         (SubtractsTheMean(), "SubtractsTheMean says that it is exact, but a patch of image"),
         (ShiftsByThePatch(), "ShiftsByThePatch says that it is exact, but a patch of image"),

@@ -13,7 +13,7 @@ from patchflow.cache.manifest import ENTRIES
 from patchflow.cache.records import ImageRecord, volume_shape
 from patchflow.errors import ArgumentError, SamplerError, UnknownNameError
 from patchflow.geometry.affine import spacing
-from patchflow.geometry.location import Overlap, PatchLocation
+from patchflow.geometry.location import Overlap, PatchLocation, whole
 from patchflow.geometry.space import VoxelGrid
 from patchflow.preprocess.base import GridChange
 from patchflow.preprocess.pipeline import native_grid
@@ -73,12 +73,12 @@ class Entry:
     def _images(self) -> dict[str, ImageRecord]:
         return {name: ImageRecord.from_dict(record) for name, record in self._record["images"].items()}
 
-    def read(self, name: str, location: PatchLocation, *, out: Array | None = None, fill: float = 0) -> Array:
+    def read(self, name: str, location: PatchLocation | None = None, *, out: Array | None = None, fill: float = 0) -> Array:
         """Values of an image at a location.
 
         Args:
             name: the image.
-            location: any box; what hangs over the volume's border is set to `fill`.
+            location: any box; what hangs over the volume's border is set to `fill`. None for the whole volume.
             out: (C, i, j, k) to be filled, any strides (a flip is a view): float32 for a scalar image; for a label map any dtype that holds
                 its labels. Made when None.
             fill: the value outside the volume, as read (that is, after the intensity map).
@@ -92,6 +92,7 @@ class Entry:
             CacheError, CacheDamagedError: if the file is missing, or not what was written.
         """
         record = self._image_record(name)
+        location = whole(self.shape) if location is None else location
         if out is None:
             out = np.empty((record.shape[0], *location.size), record.dtype)
         else:

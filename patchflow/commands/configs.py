@@ -27,9 +27,7 @@ def _check(path: Path) -> None:
     try:
         content = yaml.safe_load(path.read_text())
     except OSError as error:
-        raise ArgumentError(
-            f"{path} cannot be read ({error.strerror}): give the path of a YAML file as configs/brain.yaml"
-        ) from error
+        raise ArgumentError(f"{path} cannot be read ({error.strerror}): give the path of a YAML file as configs/brain.yaml") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ArgumentError(f"{path} is no YAML: {error}") from error
     if not isinstance(content, Mapping):

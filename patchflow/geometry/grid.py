@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from math import ceil, floor
+from numbers import Real
 
 import numpy as np
 import numpy.typing as npt
@@ -108,7 +109,7 @@ def tile(shape: Int3, patch_size: SizeLike, patch_overlap: SizeLike = 0, multipl
             of `multiple`, or an overlap that leaves no room for such steps.
     """
     shape, size = int3(shape, "shape"), int3(patch_size, "patch_size")
-    overlap, multiple = int3(patch_overlap, "patch_overlap", minimum=0), int3(multiple, "multiple")
+    overlap, multiple = _overlap(patch_overlap, size), int3(multiple, "multiple")
     axes = []
     for axis, n, s, o, m in zip(_AXES, shape, size, overlap, multiple, strict=True):
         if o >= s:
@@ -124,6 +125,19 @@ def tile(shape: Int3, patch_size: SizeLike, patch_overlap: SizeLike = 0, multipl
         axes.append(_axis_starts(n, s, o, m))
     i, j, k = axes
     return Tiling(shape, size, overlap, (i, j, k))
+
+
+def _overlap(given: SizeLike, size: Int3) -> Int3:
+    """An overlap in voxels; of a share of the patch, as other libraries take it, the error says how many that are."""
+    parts = given if isinstance(given, (list, tuple)) else (given,) * 3
+    if len(parts) == 3 and all(isinstance(part, Real) for part in parts) and any(0 < part < 1 for part in parts):
+        meant = [floor(part * n) if 0 < part < 1 else part for part, n in zip(parts, size, strict=True)]
+        written = f"{meant[0] if len(set(meant)) == 1 else tuple(meant)}"
+        raise ArgumentError(
+            f"patch_overlap is counted in voxels and is no share of the patch: for {given!r} of a patch of {size} write "
+            f"patch_overlap={written}"
+        )
+    return int3(given, "patch_overlap", minimum=0)
 
 
 def _axis_starts(n: int, size: int, overlap: int, multiple: int) -> tuple[int, ...]:

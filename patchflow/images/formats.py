@@ -88,12 +88,22 @@ def source_of(text: str, series: str | None) -> Source:
     return source._replace(series=series)
 
 
+def ending_of(name: str) -> str | None:
+    """The end of a file's name that says how it is read, as in `FORMATS`; None for a file of no format that is known."""
+    lower = name.lower()
+    return next((ending for ending in FORMATS if lower.endswith(ending)), None)
+
+
+def names_an_image(text: str) -> bool:
+    """Whether a text ends as the path of an image file does, or names a dataset in one."""
+    inner = _INNER.fullmatch(text)
+    return ending_of(inner[1] if inner else text) is not None
+
+
 def format_of(source: Source) -> Format:
     """How a source is read; raises `ImageFileError` for one of no format that is known."""
-    name = source.path.name.lower()
-    for ending, kind in FORMATS.items():
-        if name.endswith(ending):
-            return kind
+    if ending := ending_of(source.path.name):
+        return FORMATS[ending]
     if source.path.is_dir():
         return _DICOM
     raise ImageFileError(

@@ -21,7 +21,7 @@ from patchflow.inference.masks import Mask
 from patchflow.inference.memory import Budget, Work
 from patchflow.inference.outputs import Activation, Average, Output
 from patchflow.inference.settings import Settings, plain, values_of
-from patchflow.inference.sources import SourceLike
+from patchflow.inference.sources import SourceLike, check_images
 from patchflow.inference.views import Model, Views
 from patchflow.types import Int3, ScaleLike, SizeLike, count, fraction3, int3
 
@@ -86,6 +86,7 @@ class Plan:
 
     def grid(self, source: SourceLike, mask: Mask | None = None) -> GridSampler:
         """The windows of one subject."""
+        check_images(source, self.images)
         return GridSampler(
             source,
             self.patch_size,

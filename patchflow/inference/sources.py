@@ -1,6 +1,6 @@
 """What windows are read from: an entry of a cache, or volumes in memory."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,7 +10,7 @@ import torch
 from patchflow.augment.base import Readable
 from patchflow.errors import ArgumentError, UnknownNameError
 from patchflow.geometry.affine import spacing
-from patchflow.geometry.location import PatchLocation
+from patchflow.geometry.location import PatchLocation, whole
 from patchflow.geometry.space import VoxelGrid
 from patchflow.images.image import Image, ScalarImage
 from patchflow.images.volume import Volume, as_array
@@ -60,12 +60,12 @@ class MemorySource:
         array: Array = find_image(self, name).array[(slice(None), *box)]
         return array
 
-    def read(self, name: str, location: PatchLocation, *, out: Array | None = None, fill: float = 0) -> Array:
+    def read(self, name: str, location: PatchLocation | None = None, *, out: Array | None = None, fill: float = 0) -> Array:
         """The patch of an image: (C, i, j, k), float32 for an intensity image, the map's own dtype for a label map.
 
         Args:
             name: the image.
-            location: where; parts of it may hang over the border.
+            location: where; parts of it may hang over the border. None for the whole volume.
             out: filled and returned if given, of the dtype above and any strides; made otherwise.
             fill: the value of voxels outside the volume.
 
@@ -73,6 +73,7 @@ class MemorySource:
             UnknownNameError: if there is no image of that name.
         """
         volume = find_image(self, name)
+        location = whole(self.shape) if location is None else location
         scalar = volume.kind == "scalar"
         if out is None:
             out = np.empty((volume.shape[0], *location.size), np.float32 if scalar else volume.array.dtype)
@@ -106,8 +107,32 @@ def as_source(source: object, keys: Sequence[str] | None = None) -> PatchSource:
         return MemorySource("array", {"image": Volume(array, np.eye(4), "scalar")})
     if isinstance(source, PatchSource):
         return source
-    kind = type(source).__name__
-    raise ArgumentError(f"windows are read from an entry of a cache, a Subject or an array (C, I, J, K), not from {kind} {source!r:.80}")
+    raise ArgumentError(
+        f"windows are read from an entry of a cache, a Subject or an array (C, I, J, K), not from {type(source).__name__} {_mend(source)}"
+    )
+
+
+def _mend(source: object) -> str:
+    """What was given instead of one subject, and what to write."""
+    if isinstance(source, Image):
+        return f"{source.describe()}: write pf.Subject(name, image=pf.ScalarImage(...)), with the image in it"
+    if isinstance(source, (str, Path)):
+        return f"{str(source)!r}: write pf.Subject(name, image=pf.ScalarImage({str(source)!r})), or for the folder of a cache pf.open_cache"
+    if isinstance(source, Iterable) and not isinstance(source, Mapping):  # a cache, or a list
+        return "of several subjects: give one of them, or write pf.predict_subjects(model, subjects, folder, ...) for all"
+    return f"{source!r:.80}"
+
+
+def check_images(source: object, names: Sequence[str]) -> None:
+    """Raise `UnknownNameError` if a model is to be given images that a source lacks; it says how to name those that there are."""
+    if not isinstance(source, (Subject, PatchSource)) or all(name in source.images for name in names):
+        return  # what is no source is refused when it is read
+    unknown = next(name for name in names if name not in source.images)
+    scalar = tuple(name for name, image in source.images.items() if image.kind == "scalar")
+    raise UnknownNameError(
+        f"subject {source.name!r} has no image {unknown!r}: it has {', '.join(map(repr, source.images))}; "
+        f"name those that the model takes, as in images={scalar or tuple(source.images)}"
+    )
 
 
 def find_image(source: Any, name: str) -> Any:

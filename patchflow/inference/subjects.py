@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,11 +11,12 @@ import torch
 
 from patchflow.errors import ArgumentError
 from patchflow.geometry.location import PatchLocation
+from patchflow.images.image import Image
 from patchflow.inference.folder import PredictionFolder
 from patchflow.inference.masks import Mask
 from patchflow.inference.memory import describe_needs
 from patchflow.inference.plan import Plan
-from patchflow.inference.sources import MemorySource, SourceLike
+from patchflow.inference.sources import MemorySource, PatchSource, SourceLike, as_source
 from patchflow.inference.stitching import Results, Stitching
 from patchflow.inference.targets import Grids, Targets
 from patchflow.inference.views import Model
@@ -105,10 +107,15 @@ def _todo(
     """The sources that are to be predicted, and the results of those that were before; `records` gets what tells each from others."""
     todo: list[SourceLike] = []
     results: dict[str, Results] = {}
+    if isinstance(sources, (str, Path, Image, Subject, PatchSource, np.ndarray, torch.Tensor)):
+        raise ArgumentError(
+            "sources must be a cache (pf.open_cache of its folder) or a list of subjects or entries, [subject] for one, not "
+            f"{type(sources).__name__} {sources!r:.80}"
+        )
     for source in sources:
         if isinstance(source, (np.ndarray, torch.Tensor)):
             raise ArgumentError("an array has no name for its file: give pf.Subject(name, image=pf.ScalarImage(array, affine))")
-        name = source.name
+        name = source.name if isinstance(source, (Subject, PatchSource)) else as_source(source).name  # which says what it should be
         if name in records:
             raise ArgumentError(f'two subjects are called "{name}": rename one, as their files would be the same')
         records[name] = where.record(source)

@@ -10,6 +10,7 @@ import torch
 
 from patchflow import seeding
 from patchflow.augment.deferred import Deferred, defer
+from patchflow.augment.plain import check_plain
 from patchflow.augment.recipe import Recipe
 from patchflow.cache.entry import Entry
 from patchflow.cache.read import Cache
@@ -68,6 +69,8 @@ class PatchMaker:
         rng = seeding.patch_generator(self.seed, request.epoch, request.index)
         location = self.sampler.draw(entry, rng)
         parameters = self.recipe.draw(rng, entry, location)
+        if self.history:  # where they are to be saved
+            check_plain(parameters)
         return entry, location, parameters, {"draw": time.perf_counter_ns() - began}
 
     @property

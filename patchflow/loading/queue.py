@@ -4,7 +4,7 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import torch
 
@@ -39,7 +39,8 @@ class Queue:
     `set_epoch` or `load_state_dict` said which. The workers of an iteration end with it, also when it is left early.
 
     Args:
-        source: a cache, or a list of subjects, for which a cache is built, or used again, in `cache_folder` (or the user's cache folder).
+        source: a cache, the folder of one that is built, or a list of subjects, for which a cache is built, or used again, in
+            `cache_folder` (or the user's cache folder).
         sampler: says where patches lie.
         samples_per_volume: patches per subject and epoch, on average where there are `subject_weights`.
         batch_size: patches per batch (on each rank).
@@ -52,7 +53,8 @@ class Queue:
         subject_weights: one weight for each subject; see `patchflow.loading.plan.Plan`.
         drop_last: leave out a last batch that is not full.
         keys: the images that batches hold; all by default.
-        history: batches hold the parameters that were drawn for each patch too, as "history": a list of B dicts, for `Recipe.apply`.
+        history: batches hold the parameters that were drawn for each patch too, as "history": a list of B dicts, for `Recipe.apply`;
+            plain JSON values, or it is an error.
         augment_on: "device" leaves transforms to the consumer's device: batches hold "deferred" in place of images, a `DeferredBatch` of
             the voxels that the drawn maps need, and `batch["deferred"].to(device).make()` gives the images. Not with worker processes.
         fill: the value of voxels outside the volume, for all images or by name; with a `Recipe`, give it to that instead.
@@ -71,7 +73,7 @@ class Queue:
 
     def __init__(
         self,
-        source: Cache | Sequence[Subject],
+        source: Cache | Sequence[Subject] | str | Path,
         sampler: Sampler,
         *,
         samples_per_volume: int = 8,
@@ -162,6 +164,13 @@ class Queue:
     def __len__(self) -> int:
         """Batches of a whole epoch on this rank."""
         return len(self._steps())
+
+    def __getitem__(self, index: object) -> NoReturn:
+        """Raises: a queue is no list. `torch.utils.data.DataLoader` asks for items of what it is given, and is told what to take."""
+        raise ArgumentError(
+            "a Queue is iterated over and has no items: write `for batch in queue`, which gives whole batches made by workers, or for a "
+            "DataLoader of your own DataLoader(queue.dataset, batch_size=...) without shuffle, whose items are patches"
+        )
 
     def _steps(self, begin: int = 0) -> Steps:
         rank, world_size = self._rank or _distributed_rank()

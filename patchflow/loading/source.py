@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from patchflow.cache.build import build_cache
-from patchflow.cache.read import Cache
+from patchflow.cache.read import Cache, open_cache
 from patchflow.errors import ArgumentError
 from patchflow.notices import say
 from patchflow.preprocess.pipeline import Pipeline
@@ -15,15 +15,21 @@ from patchflow.subjects import Subject
 
 
 def as_cache(
-    source: Cache | Sequence[Subject], preprocess: Pipeline | None = None, folder: str | Path | None = None, num_workers: int = 0
+    source: Cache | Sequence[Subject] | str | Path,
+    preprocess: Pipeline | None = None,
+    folder: str | Path | None = None,
+    num_workers: int = 0,
 ) -> Cache:
-    """The cache itself, or one built of subjects (or used again, where a whole one stands) in `folder`.
+    """The cache itself, opened if its folder is given; or one built of subjects (or used again, where a whole one stands) in `folder`.
 
     Without a folder the cache stands in the user's cache folder, under a name made of the subjects' names and files and the preprocessing.
 
     Raises:
         ArgumentError: for something else than a cache or subjects, or for `preprocess` with a cache that is built already.
+        CacheError: for a folder without a cache.
     """
+    if isinstance(source, (str, Path)):
+        source = open_cache(source)
     if isinstance(source, Cache):
         if preprocess is not None or folder is not None:
             raise ArgumentError(
@@ -32,7 +38,9 @@ def as_cache(
         return source
     subjects = list(source) if isinstance(source, (list, tuple)) else []
     if not subjects or not all(isinstance(subject, Subject) for subject in subjects):
-        raise ArgumentError(f"expected a cache (pf.open_cache, pf.build_cache) or a list of subjects, not {source!r}")
+        raise ArgumentError(
+            f"expected a cache (pf.open_cache, pf.build_cache), the folder of one, or a list of subjects, not {source!r:.200}"
+        )
     if folder is None:
         folder = default_folder(subjects, preprocess)
     say(f"{len(subjects)} subjects are cached in {folder} (entries that are whole and up to date are used again)")

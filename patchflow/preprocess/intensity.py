@@ -1,20 +1,21 @@
 """Steps that change what stored voxels mean, and not the voxels: each is folded into the volume's map, so that int16 stays int16."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from patchflow.errors import ArgumentError, ImageError
 from patchflow.images.volume import Volume
-from patchflow.kernels.pointwise import IntensityMap
+from patchflow.kernels.pointwise import IntensityMap, apply_map
 from patchflow.preprocess.base import Step, checked_keys, scalar_names, where
 from patchflow.preprocess.cohort import cohort_values
 from patchflow.preprocess.fields import ends, finite, percents, set_fields
 from patchflow.preprocess.foreground import constant, mask_of, nothing
 from patchflow.preprocess.pipeline import Pipeline
-from patchflow.preprocess.statistics import moments, percentiles, percentiles_of_counts
+from patchflow.preprocess.statistics import Mask, moments, percentiles, percentiles_of_counts
 from patchflow.subjects import Subject
 
 Keys = tuple[str, ...] | None
@@ -24,7 +25,12 @@ Keys = tuple[str, ...] | None
 class ZNormalize(Step):
     """(value - mean) / std, with the image's own mean and standard deviation unless they are given.
 
-    They are exact (float64), over all channels together, the standard deviation divided by the number of voxels (as in NumPy and nnU-Net).
+    They are exact (float64), over all channels together unless `per_channel` says otherwise, the standard deviation divided by the number
+    of voxels (as in NumPy and nnU-Net).
+
+    Channels of one kind (colours, a time series, directions of diffusion) keep their proportions when they are normalised together, which
+    is what MONAI and TorchIO do unless told otherwise. Channels that are images of their own, such as T1, T2 and FLAIR, or all that
+    `subjects_from_nnunet` finds, want `per_channel=True`, as nnU-Net does it.
 
     For CT, nnU-Net limits values to the 0.5 and 99.5 percentile of the cohort's foreground and takes the mean and standard deviation of
     that foreground: `ZNormalize.train(subjects, "image", mask="label")` finds the four numbers (Isensee et al., Nature Methods 18, 2021).
@@ -36,9 +42,11 @@ class ZNormalize(Step):
         mask: name of a label map: the mean and standard deviation are those of the voxels where it is above 0 (in any of its channels).
         above: they are those of the voxels whose value is above this.
         clip: least and greatest value, to which values are limited first.
+        per_channel: each channel by its own mean and standard deviation. An image of several channels is then stored as float32; with one
+            channel, or without this, its voxels stay as they are and reading normalises.
 
     Raises:
-        ImageError: when applied to an image that is constant, or of which no voxel counts.
+        ImageError: when applied to an image (or channel) that is constant, or of which no voxel counts.
     """
 
     keys: Keys = None
@@ -47,14 +55,15 @@ class ZNormalize(Step):
     mask: str | None = None
     above: float | None = None
     clip: tuple[float, float] | None = None
+    per_channel: bool = False
 
     def __post_init__(self) -> None:
         set_fields(self, keys=checked_keys(self.keys), mean=finite(self.mean, "mean"), std=finite(self.std, "std"))
         set_fields(self, above=finite(self.above, "above"), clip=None if self.clip is None else ends(self.clip, "clip"))
         if self.std is not None and self.std <= 0:
             raise ArgumentError(f"std must be above 0, not {self.std}")
-        if (self.mask is not None or self.above is not None) and self.mean is not None and self.std is not None:
-            raise ArgumentError("mean and std are given, so that mask and above would have no effect: give one or the other")
+        if (self.mask is not None or self.above is not None or self.per_channel) and self.mean is not None and self.std is not None:
+            raise ArgumentError("mean and std are given, so that mask, above and per_channel would have no effect: give one or the other")
 
     @classmethod
     def train(
@@ -96,19 +105,24 @@ class ZNormalize(Step):
     def apply(self, volumes: dict[str, Volume], subject_name: str) -> dict[str, Volume]:
         """Fold the normalisation into the maps of the images."""
         for key in scalar_names(self.keys, volumes, subject_name):
-            mean, std = self.mean, self.std
-            if self.clip is not None:
-                volumes[key] = replace(volumes[key], map=volumes[key].map.then(IntensityMap(low=self.clip[0], high=self.clip[1])))
-            if mean is None or std is None:
-                found = moments(volumes[key], mask_of(self.mask, volumes, subject_name), self.above)
-                if found is None:
-                    raise nothing(subject_name, key, volumes[key], self.mask, self.above)
-                if std is None and (found.std == 0 or found.minimum == found.maximum):
-                    raise constant(subject_name, key, volumes[key], found.minimum, self.mask, self.above)
-                mean = found.mean if mean is None else mean
-                std = found.std if std is None else std
-            volumes[key] = folded(volumes[key], 1 / std, -mean / std, where(subject_name, key, volumes[key]))
+            mask = mask_of(self.mask, volumes, subject_name)
+            change = partial(self._normalised, mask=mask, subject_name=subject_name, key=key)
+            volumes[key] = of_channels(volumes[key], self.per_channel, change)
         return volumes
+
+    def _normalised(self, volume: Volume, mask: Mask | None, subject_name: str, key: str) -> Volume:
+        mean, std = self.mean, self.std
+        if self.clip is not None:
+            volume = replace(volume, map=volume.map.then(IntensityMap(low=self.clip[0], high=self.clip[1])))
+        if mean is None or std is None:
+            found = moments(volume, mask, self.above)
+            if found is None:
+                raise nothing(subject_name, key, volume, self.mask, self.above)
+            if std is None and (found.std == 0 or found.minimum == found.maximum):
+                raise constant(subject_name, key, volume, found.minimum, self.mask, self.above)
+            mean = found.mean if mean is None else mean
+            std = found.std if std is None else std
+        return folded(volume, 1 / std, -mean / std, where(subject_name, key, volume))
 
 
 @dataclass(frozen=True)
@@ -117,14 +131,15 @@ class Rescale(Step):
 
     Args:
         out: least and greatest value afterwards.
-        percentiles: of the image's values (all channels together), which become the ends of `out`: (0, 100) is its least and greatest
-            value. Exact, and between two voxels linear (NumPy's default).
+        percentiles: of the image's values (all channels together, or see `per_channel`), which become the ends of `out`: (0, 100) is its
+            least and greatest value. Exact, and between two voxels linear (NumPy's default).
         keys: names of scalar images; None for every scalar image.
         mask: name of a label map: the percentiles are those of the voxels where it is above 0 (in any of its channels).
         above: the percentiles are those of the voxels whose value is above this.
+        per_channel: each channel by its own percentiles; see `ZNormalize`.
 
     Raises:
-        ImageError: when applied to an image whose two percentiles are equal, or of which no voxel counts.
+        ImageError: when applied to an image (or channel) whose two percentiles are equal, or of which no voxel counts.
     """
 
     out: tuple[float, float] = (0.0, 1.0)
@@ -132,6 +147,7 @@ class Rescale(Step):
     keys: Keys = None
     mask: str | None = None
     above: float | None = None
+    per_channel: bool = False
 
     def __post_init__(self) -> None:
         set_fields(self, above=finite(self.above, "above"))
@@ -142,14 +158,19 @@ class Rescale(Step):
     def apply(self, volumes: dict[str, Volume], subject_name: str) -> dict[str, Volume]:
         """Fold the rescaling into the maps of the images."""
         for key in scalar_names(self.keys, volumes, subject_name):
-            found = percentiles(volumes[key], self.percentiles, mask_of(self.mask, volumes, subject_name), self.above)
-            if found is None:
-                raise nothing(subject_name, key, volumes[key], self.mask, self.above)
-            low, high = found
-            if not low < high:
-                raise constant(subject_name, key, volumes[key], low, self.mask, self.above)
-            volumes[key] = _stretched(volumes[key], low, high, self.out, where(subject_name, key, volumes[key]))
+            mask = mask_of(self.mask, volumes, subject_name)
+            change = partial(self._rescaled, mask=mask, subject_name=subject_name, key=key)
+            volumes[key] = of_channels(volumes[key], self.per_channel, change)
         return volumes
+
+    def _rescaled(self, volume: Volume, mask: Mask | None, subject_name: str, key: str) -> Volume:
+        found = percentiles(volume, self.percentiles, mask, self.above)
+        if found is None:
+            raise nothing(subject_name, key, volume, self.mask, self.above)
+        low, high = found
+        if not low < high:
+            raise constant(subject_name, key, volume, low, self.mask, self.above)
+        return _stretched(volume, low, high, self.out, where(subject_name, key, volume))
 
 
 @dataclass(frozen=True)
@@ -246,6 +267,23 @@ class ReplaceNonFinite(Step):
             array[~np.isfinite(array)] = self.value
             volumes[key] = replace(volume, array=array, map=IntensityMap())
         return volumes
+
+
+def of_channels(volume: Volume, per_channel: bool, change: Callable[[Volume], Volume]) -> Volume:
+    """The volume with its map changed: of all channels together, or of each by itself.
+
+    A volume has one map for all channels; where they would need several, it holds their values, float32, and nothing is left to be done.
+    """
+    if not per_channel or volume.channels == 1:
+        return change(volume)
+    channels = [replace(volume, array=volume.array[c : c + 1], source=f"{volume.source}, channel {c}") for c in range(volume.channels)]
+    changed = [change(channel) for channel in channels]
+    if all(channel.map == changed[0].map for channel in changed):
+        return replace(volume, map=changed[0].map)
+    values = np.empty(volume.shape, np.float32)
+    for channel, out in zip(changed, values, strict=True):
+        apply_map(channel.array, channel.map, out[None])
+    return replace(volume, array=values, map=IntensityMap())
 
 
 def _stretched(volume: Volume, low: float, high: float, out: tuple[float, float], what: str) -> Volume:

@@ -141,8 +141,8 @@ class Pipeline:
             key: (LabelMap if volume.kind == "label" else ScalarImage)(volume.values(), volume.affine)
             for key, volume in processed.volumes.items()
         }
-        made = ProcessedSubject(subject.name, **images, **subject.metadata)
-        made.changes = processed.changes
+        made = ProcessedSubject(subject.name, **images)
+        made.metadata, made.changes = dict(subject.metadata), processed.changes
         return made
 
     def __repr__(self) -> str:
@@ -155,6 +155,8 @@ class Pipeline:
 def _as_step(step: Any) -> Step:
     if isinstance(step, Step):
         return step
+    if isinstance(step, type) and issubclass(step, Step):
+        raise ArgumentError(f"a pipeline is made of steps and functions, and {step.__name__} is a class of steps: write {step.__name__}()")
     if isinstance(step, type) or not callable(step):
         raise ArgumentError(f"a pipeline is made of steps and functions, not of {step!r}")
     return FunctionStep(step)

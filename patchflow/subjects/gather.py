@@ -71,7 +71,9 @@ def subject_of(name: str, images: Mapping[str, Image], metadata: Mapping[str, An
     clash = sorted(set(images) & set(metadata))
     if clash:
         raise SubjectError(f"{source}: {clash[0]!r} names an image and a piece of metadata of subject {name!r}: rename one of them")
-    return Subject(name, **images, **metadata)
+    subject = Subject(name, **images)
+    subject.metadata.update(metadata)  # a table may well have columns of paths that nobody asks for
+    return subject
 
 
 def _known(given: str | Iterable[str], names: Collection[str], what: str) -> frozenset[str]:

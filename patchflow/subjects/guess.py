@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from patchflow.errors import SubjectError
-from patchflow.images.formats import FORMATS
+from patchflow.images.formats import FORMATS, ending_of
 from patchflow.images.image import Image, ScalarImage
 from patchflow.subjects.gather import image_kinds
 from patchflow.subjects.nnunet import subjects_from_nnunet
@@ -52,20 +52,15 @@ def _images(root: Path) -> Iterator[Path]:
     """Files of a known format below a folder, and folders of DICOM files, in order of their paths."""
     for place, folders, files in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        endings = {name: _ending(name) for name in sorted(files) if not name.startswith(".")}
+        endings = {name: ending_of(name) for name in sorted(files) if not name.startswith(".")}
         if any(ending in _DICOM for ending in endings.values()):
             yield Path(place)
         yield from (Path(place) / name for name, ending in endings.items() if ending and ending not in _DICOM)
 
 
-def _ending(name: str) -> str | None:
-    lower = name.lower()
-    return next((ending for ending in sorted(FORMATS, key=len, reverse=True) if lower.endswith(ending)), None)
-
-
 def _stem(path: Path) -> str:
     """The name of an image: its file's, with only what an identifier may hold."""
-    ending = "" if path.is_dir() else _ending(path.name) or ""
+    ending = "" if path.is_dir() else ending_of(path.name) or ""
     word = re.sub(r"\W+", "_", path.name[: len(path.name) - len(ending)]).strip("_")
     return word if word and not word[0].isdigit() else f"image_{word}".rstrip("_")
 

@@ -67,7 +67,8 @@ def subjects_from_nnunet(
     Args:
         folder: holds dataset.json; see `read_dataset_info`.
         part: "train" for imagesTr and labelsTr; "test" for imagesTs, with labelsTs where that folder is there.
-        image: what the image is called. Its channels are those of dataset.json, in their order, each in a file of its own.
+        image: what the image is called. Its channels are those of dataset.json, in their order, each in a file of its own;
+            nnU-Net normalises MR channels each by itself, as `ZNormalize(per_channel=True)` does.
         label: what the label map is called.
 
     Returns:

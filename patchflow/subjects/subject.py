@@ -5,12 +5,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import combinations
+from pathlib import PurePath
 from types import MappingProxyType
 from typing import Any
 
 from patchflow.errors import ImageError, SubjectError, UnknownNameError
 from patchflow.geometry.affine import TOLERANCE as TOLERANCE
 from patchflow.geometry.affine import corners_apart
+from patchflow.images.formats import names_an_image
 from patchflow.images.image import Image
 from patchflow.images.volume import Volume
 from patchflow.types import Affine, Int3
@@ -24,7 +26,8 @@ class Subject:
 
     Args:
         name: unique among the subjects used together, and usable as a file name.
-        **images_or_metadata: values that are a `ScalarImage` or `LabelMap` are images, all others metadata.
+        **images_or_metadata: values that are a `ScalarImage` or `LabelMap` are images, all others metadata. The path of an image file is
+            refused, as it was most likely meant as an image; where it is metadata indeed, set it in `metadata` afterwards.
 
     Attributes:
         name: the name.
@@ -33,7 +36,7 @@ class Subject:
 
     Raises:
         SubjectError: for a name that cannot be a file's, no image, an image named as a batch's own keys ("location", "index",
-            "subject"), or an array that is not wrapped in an image.
+            "subject"), or an array or the path of an image file that is not wrapped in an image.
     """
 
     def __init__(self, name: str, /, **images_or_metadata: Any) -> None:
@@ -41,8 +44,7 @@ class Subject:
         self._images = {key: value for key, value in images_or_metadata.items() if isinstance(value, Image)}
         self.metadata: dict[str, Any] = {key: value for key, value in images_or_metadata.items() if not isinstance(value, Image)}
         for key, value in self.metadata.items():
-            if getattr(value, "ndim", 0) >= 3:
-                raise SubjectError(f"subject {name!r}: {key!r} is a bare array: wrap it in pf.ScalarImage(...) or pf.LabelMap(...)")
+            _refuse_bare(value, key, name)
         if not self._images:
             raise SubjectError(f"subject {name!r} has no image: give one, for example image=pf.ScalarImage('image.nii.gz')")
         for key in self._images:
@@ -128,6 +130,20 @@ class Subject:
     def __repr__(self) -> str:
         parts = [f"{key}={value!r}" for key, value in (*self._images.items(), *self.metadata.items())]
         return f"Subject({self.name!r}, {', '.join(parts)})"
+
+
+def _refuse_bare(value: Any, key: str, name: str) -> None:
+    """Refuse metadata that is most likely meant as an image."""
+    if getattr(value, "ndim", 0) >= 3:
+        raise SubjectError(f"subject {name!r}: {key!r} is a bare array: wrap it in pf.ScalarImage(...) or pf.LabelMap(...)")
+    several = isinstance(value, (list, tuple))
+    if any(isinstance(part, (str, PurePath)) and names_an_image(str(part)) for part in (value if several else [value])):
+        told = repr([str(part) for part in value]) if several else repr(str(value))
+        one = "" if several else f"{key}=pf.LabelMap({told}) or "
+        raise SubjectError(
+            f"subject {name!r}: {key!r} is the path of an image file, {told}: write {one}{key}=pf.ScalarImage({told}); "
+            f"if it is no image of the subject, set subject.metadata[{key!r}] afterwards"
+        )
 
 
 def _checked_name(name: str) -> str:

@@ -98,6 +98,14 @@ def test_read_labels_into_a_wider_dtype(cache):
     assert (out[:, 0] == -7).all()
 
 
+def test_the_whole_volume_is_read_where_no_place_is_said(cache):
+    entry, source = cache[0], subject(seed=0)
+    np.testing.assert_array_equal(entry.read("image"), source["image"].data, strict=True)
+    out = np.empty((1, 20, 30, 25), np.int32)
+    assert entry.read("label", out=out) is out
+    np.testing.assert_array_equal(out, source["label"].data)
+
+
 def test_read_outside_the_volume_is_all_fill(cache):
     assert (cache[0].read("image", L((100, 0, 0), (2, 2, 2)), fill=1.5) == 1.5).all()
 

@@ -123,10 +123,29 @@ def test_bad_arguments(arguments, error, message: str) -> None:
         pf.GridSampler(make_subject(), **arguments)
 
 
+def test_a_cache_is_many_subjects(tmp_path) -> None:
+    cache = pf.build_cache([make_subject()], tmp_path / "cache", progress=False)
+    for several, name in ((cache, "Cache"), ([make_subject()], "list")):
+        with pytest.raises(ArgumentError, match=rf"not from {name} of several subjects: .*write pf\.predict_subjects\(.* for all$"):
+            pf.GridSampler(several, 4)
+
+
+def test_all_of_an_image_is_read_where_no_place_is_said() -> None:
+    source = pf.GridSampler(make_subject(), 4).source
+    np.testing.assert_array_equal(source.read("image"), IMAGE.astype(np.float32), strict=True)
+    out = np.empty(IMAGE.shape, np.float32)
+    assert source.read("image", out=out) is out
+    np.testing.assert_array_equal(out, IMAGE)
+
+
 def test_bad_sources() -> None:
     with pytest.raises(ArgumentError, match=r"must be \(C, I, J, K\) and hold voxels, not of shape \(9, 7, 5\)"):
         pf.GridSampler(IMAGE[0], 4)
-    with pytest.raises(ArgumentError, match=r"not from str 'image\.nii\.gz'"):
+    with pytest.raises(ArgumentError, match=r"not from str 'image\.nii\.gz': write pf\.Subject\(name, image=pf\.ScalarImage\('image\.nii"):
         pf.GridSampler("image.nii.gz", 4)
+    with pytest.raises(ArgumentError, match=r"not from ScalarImage array.*: write pf\.Subject\(name, image="):
+        pf.GridSampler(pf.ScalarImage(IMAGE), 4)
+    with pytest.raises(ArgumentError, match=r"not from dict \{'image': 3\}$"):
+        pf.GridSampler({"image": 3}, 4)
     with pytest.raises(UnknownNameError, match='subject "array" has no image "t2", it has "image"'):
         pf.GridSampler(IMAGE, 4, keys=["t2"])

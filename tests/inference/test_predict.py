@@ -288,3 +288,16 @@ def test_names_of_outputs_are_checked_after_the_first_window(model, arguments, m
 def test_a_function_must_return_a_slab(output) -> None:
     with pytest.raises(InferenceError, match='subject "p7": the output function must return a tensor'):
         pf.predict(nn.Identity(), make_subject(), output=output, **SIZES)
+
+
+def test_images_of_other_names_are_told_how_to_name_them(tmp_path) -> None:
+    subject = pf.Subject("p7", t1=pf.ScalarImage(IMAGE), mask=pf.LabelMap(MASK))
+    entry = pf.build_cache([subject], tmp_path / "cache", progress=False)[0]
+    for source in (subject, entry):
+        message = r"subject 'p7' has no image 'image': it has 't1', 'mask'; name those that the model takes, as in images=\('t1',\)$"
+        with pytest.raises(UnknownNameError, match=message):
+            pf.predict(nn.Identity(), source, **SIZES)
+    with pytest.raises(UnknownNameError, match=r"has no image 't2'.*images=\('t1',\)"):
+        pf.predict_subjects(nn.Identity(), [subject], tmp_path / "out", images=("t1", "t2"), **SIZES)
+    with pytest.raises(UnknownNameError, match=r"as in images=\('mask',\)$"):
+        pf.predict(nn.Identity(), pf.Subject("p7", mask=pf.LabelMap(MASK)), **SIZES)

@@ -206,3 +206,15 @@ def test_checkpoints_that_could_run_code_or_are_none_are_refused(tmp_path) -> No
     torch.save({"conv.weight": torch.zeros(2, 1, 1, 1, 1), "head": torch.zeros(1)}, tmp_path / "other.pt")
     with pytest.raises(ArgumentError, match=r"1 missing: conv\.bias; 1 unexpected: head"):
         load_weights(Net(), tmp_path / "other.pt")
+
+
+def test_what_is_no_list_of_subjects_is_told_so(tmp_path) -> None:
+    subject = pf.Subject("p7", image=pf.ScalarImage(np.zeros((4, 4, 4), np.float32)))
+    entry = pf.build_cache([subject], tmp_path / "cache", progress=False)[0]
+    for one in (subject, entry, "cache", tmp_path, pf.ScalarImage(np.zeros((4, 4, 4))), np.zeros((1, 4, 4, 4))):
+        with pytest.raises(ArgumentError, match=rf"list of subjects or entries, \[subject\] for one, not {type(one).__name__}"):
+            pf.predict_subjects(lambda x: x, one, tmp_path / "out", patch_size=4, progress=False)
+    with pytest.raises(ArgumentError, match=r"not from str 's1\.nii\.gz': write pf\.Subject"):
+        pf.predict_subjects(lambda x: x, ["s1.nii.gz"], tmp_path / "out", patch_size=4, progress=False)
+    with pytest.raises(ArgumentError, match="an array has no name for its file"):
+        pf.predict_subjects(lambda x: x, [np.zeros((1, 4, 4, 4))], tmp_path / "out", patch_size=4, progress=False)

@@ -13,6 +13,7 @@ DTYPES = ["uint8", "int16", "uint16", "int32", "float32", "float64"]
 STEPS = {
     "none": [],
     "z-score": [pf.preprocess.ZNormalize()],
+    "z-score of each channel": [pf.preprocess.ZNormalize(per_channel=True)],
     "rescale": [pf.preprocess.Rescale(out=(-1, 1), percentiles=(1, 99))],
     "window": [pf.preprocess.Window(center=40, width=300, out=(0, 1))],
     "window then z-score": [pf.preprocess.Window(center=20, width=500), pf.preprocess.ZNormalize()],

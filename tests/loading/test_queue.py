@@ -304,7 +304,7 @@ def test_arguments_that_cannot_be_used_are_refused_when_the_queue_is_made(small_
 
 
 def test_something_that_is_no_cache_is_refused(small_sampler):
-    for source in ([], "cache", [1, 2], None):
+    for source in ([], {"a": 1}, [1, 2], None):
         with pytest.raises(ArgumentError, match="cache"):
             pf.Queue(source, small_sampler)
 

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 import patchflow as pf
-from patchflow.errors import ArgumentError
+from patchflow.errors import ArgumentError, CacheError, WorkerError
 
 
 def make_queue(cache, sampler, **arguments):
@@ -63,3 +64,50 @@ def test_a_state_that_is_none_is_refused_and_changes_nothing(small_cache, small_
         with pytest.raises(ArgumentError, match="state"):
             queue.load_state_dict(bad)
         assert queue.state_dict() == state
+
+
+def test_the_folder_of_a_cache_is_a_cache(small_cache, small_sampler, tmp_path):
+    expected = next(iter(make_queue(small_cache, small_sampler)))
+    for folder in (small_cache.folder, str(small_cache.folder)):
+        assert torch.equal(next(iter(make_queue(folder, small_sampler)))["image"], expected["image"])
+    with pytest.raises(CacheError, match="nothing here"):
+        make_queue(tmp_path / "nothing here", small_sampler)
+    with pytest.raises(ArgumentError, match="is built already"):
+        make_queue(small_cache.folder, small_sampler, preprocess=pf.Pipeline())
+    with pytest.raises(ArgumentError, match="the folder of one, or a list of subjects, not 3"):
+        make_queue(3, small_sampler)
+
+
+def test_a_dataloader_over_a_queue_is_told_what_to_take(small_cache, small_sampler):
+    queue = make_queue(small_cache, small_sampler)
+    message = r"iterated over.*for batch in queue.*DataLoader\(queue\.dataset"
+    with pytest.raises(ArgumentError, match=message):
+        next(iter(DataLoader(queue)))
+    with pytest.raises(ArgumentError, match=message):
+        queue[0]
+    batches = list(queue)  # as before
+    assert len(batches) == len(queue)
+    queue.set_epoch(0)
+    loaded = list(DataLoader(queue.dataset, batch_size=3))
+    assert [batch["index"].tolist() for batch in loaded] == [batch["index"].tolist() for batch in batches]
+    assert torch.equal(loaded[-1]["image"], batches[-1]["image"])
+
+
+class Shifts(pf.augment.IntensityTransform):
+    def __init__(self, drawn):
+        super().__init__()
+        self.drawn = drawn
+
+    def draw(self, rng, context):
+        return {"offset": self.drawn, "plain": [1, 2.5, None, True, "a", {"b": (1, 2)}]}
+
+    def apply(self, patch, parameters, context):
+        return patch + float(parameters["offset"])
+
+
+def test_a_history_that_could_not_be_saved_is_refused(small_cache, small_sampler):
+    for drawn, told in ((np.int64(3), "int64"), (np.bool_(True), "bool"), (torch.tensor(2.0), "Tensor"), (float("inf"), "float")):
+        next(iter(make_queue(small_cache, small_sampler, transform=[Shifts(3)], history=True)))
+        queue = make_queue(small_cache, small_sampler, transform=[Shifts(drawn)], history=True)
+        with pytest.raises(WorkerError, match=r"Shifts drew the parameter \['image'\]\['offset'\] as .*" + told):
+            next(iter(queue))

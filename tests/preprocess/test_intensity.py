@@ -1,5 +1,7 @@
 """Steps fold into the map, leave the stored voxels alone, and give the values that their formulas give."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -36,6 +38,64 @@ def test_stored_voxels_are_left_alone(step: Step, dtype: str) -> None:
     volume = after(step, of=whole)
     assert np.shares_memory(volume.array, whole["image"].load().array)
     assert volume.array.dtype == np.dtype(dtype)
+
+
+def channels(dtype: str = "i2") -> pf.Subject:
+    """Two channels that share nothing."""
+    image = subject()["image"].data
+    image[1] = image[1] / 10 + 900
+    return subject(image=pf.ScalarImage(image.astype(dtype)))
+
+
+class TestPerChannel:
+    @pytest.mark.parametrize("dtype", ["i2", "i4", "f4"])
+    @pytest.mark.parametrize(
+        "step", [ZNormalize(mask="label"), ZNormalize(above=920), ZNormalize(std=3), Rescale((-1, 2)), Rescale(percentiles=(5, 90))]
+    )
+    def test_each_is_done_as_if_it_were_alone(self, step: Step, dtype: str) -> None:
+        whole = channels(dtype)
+        alone = [after(step, of=subject(image=pf.ScalarImage(channel))).values() for channel in whole["image"].load().array]
+        found = after(replace(step, per_channel=True), of=whole)
+        assert found.array.dtype == np.float32
+        np.testing.assert_array_equal(found.values(), np.concatenate(alone), strict=True)
+        assert abs(after(step, of=whole).values() - found.values()).max() > 0.1
+        np.testing.assert_array_equal(whole["image"].load().array, channels(dtype)["image"].load().array)
+
+    def test_values_by_numpy(self) -> None:
+        values = channels()["image"].data.astype(np.float64)
+        mean, std = values.mean((1, 2, 3), keepdims=True), values.std((1, 2, 3), keepdims=True)
+        np.testing.assert_allclose(after(ZNormalize(per_channel=True), of=channels()).values(), (values - mean) / std, atol=1e-6)
+        clipped = values.clip(-100, 960)
+        mean, std = clipped.mean((1, 2, 3), keepdims=True), clipped.std((1, 2, 3), keepdims=True)
+        found = after(ZNormalize(per_channel=True, clip=(-100, 960)), of=channels()).values()
+        np.testing.assert_allclose(found, (clipped - mean) / std, atol=1e-5)
+
+    def test_steps_before_and_after(self) -> None:
+        alone = [
+            after(Clamp(0), ZNormalize(), Clamp(-1, 1), of=subject(image=pf.ScalarImage(channel))).values()
+            for channel in channels()["image"].load().array
+        ]
+        found = after(Clamp(0), ZNormalize(per_channel=True), Clamp(-1, 1), of=channels()).values()
+        np.testing.assert_allclose(found, np.concatenate(alone), rtol=1e-6, atol=1e-7)
+
+    def test_one_channel_and_channels_that_are_alike_stay_as_they_are_stored(self) -> None:
+        one = channels()["image"].load().array[:1]
+        for image in (one, np.concatenate([one, one])):
+            found = after(ZNormalize(per_channel=True), of=subject(image=pf.ScalarImage(image)))
+            assert found.array.dtype == np.int16
+            np.testing.assert_array_equal(found.values(), after(ZNormalize(), of=subject(image=pf.ScalarImage(image))).values())
+
+    def test_a_channel_that_is_constant_is_named(self) -> None:
+        image = channels()["image"].data
+        image[1] = 7
+        with pytest.raises(ImageError, match=r"image 'image' \(array.*, channel 1\).* all 7"):
+            after(ZNormalize(per_channel=True), of=subject(image=pf.ScalarImage(image)))
+        with pytest.raises(ImageError, match=r"channel 1\).* all 7"):
+            after(Rescale(per_channel=True), of=subject(image=pf.ScalarImage(image)))
+
+    def test_numbers_that_are_given_are_those_of_all(self) -> None:
+        with pytest.raises(ArgumentError, match="per_channel would have no effect"):
+            ZNormalize(mean=0, std=1, per_channel=True)
 
 
 class TestZNormalize:

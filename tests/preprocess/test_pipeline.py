@@ -115,6 +115,10 @@ class TestChecks:
         with pytest.raises(ArgumentError, match="steps and functions"):
             pf.Pipeline([step])  # type: ignore[list-item]
 
+    def test_a_class_of_steps_is_told_how_to_be_written(self) -> None:
+        with pytest.raises(ArgumentError, match=r"ZNormalize is a class of steps: write ZNormalize\(\)$"):
+            pf.Pipeline([ZNormalize])  # type: ignore[list-item]
+
     def test_one_step_is_no_list(self) -> None:
         with pytest.raises(ArgumentError, match=r"write pf\.Pipeline\(\[Clamp\("):
             pf.Pipeline(Clamp(0, 1))  # type: ignore[arg-type]
@@ -234,11 +238,13 @@ class TestFingerprint:
             [ZNormalize(mask="label")],
             [ZNormalize(above=0)],
             [ZNormalize(clip=(0, 1))],
+            [ZNormalize(per_channel=True)],
             [Rescale()],
             [Rescale((0, 2))],
             [Rescale(percentiles=(1, 100))],
             [Rescale(mask="label")],
             [Rescale(above=0)],
+            [Rescale(per_channel=True)],
             [Window(0, 1)],
             [Window(1, 1)],
             [Window(0, 2)],
@@ -250,6 +256,7 @@ class TestFingerprint:
             [ReplaceNonFinite(1)],
             [RobustNormalize()],
             [RobustNormalize("mad")],
+            [RobustNormalize(per_channel=True)],
             [HistogramStandardize((0, 1), (1, 99))],
             [HistogramStandardize((0, 2), (1, 99))],
             [HistogramStandardize((0, 1), (1, 98))],
@@ -317,7 +324,7 @@ class TestFingerprint:
         described = pf.Pipeline([ZNormalize(), add_label, Offset(float("inf"))]).to_dict()
         assert json.loads(json.dumps(described, allow_nan=False)) == described
         nothing = dict.fromkeys(["keys", "mean", "std", "mask", "above", "clip"])
-        assert described["steps"][0] == {"step": "ZNormalize", **nothing}
+        assert described["steps"][0] == {"step": "ZNormalize", **nothing, "per_channel": False}
 
     def test_it_is_the_same_in_another_process(self, tmp_path: Path) -> None:
         module = tmp_path / "own_steps.py"

@@ -36,6 +36,19 @@ def test_median_and_scale(dtype: str, selection: dict, scale: str) -> None:
     np.testing.assert_allclose(volume.values(), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "int16"])
+@pytest.mark.parametrize("scale", ["iqr", "mad"])
+def test_median_and_scale_of_each_channel(dtype: str, scale: str) -> None:
+    whole = subject(dtype)
+    image = whole["image"].data
+    image[1] = 3 * image[1] + 70
+    both = pf.Subject("s1", image=pf.ScalarImage(image.astype(dtype)))
+    alone = [pf.Subject("s1", image=pf.ScalarImage(channel.astype(dtype))) for channel in image]
+    expected = np.concatenate([run(RobustNormalize(scale), each) for each in alone])
+    np.testing.assert_array_equal(run(RobustNormalize(scale, per_channel=True), both), expected, strict=True)
+    assert abs(run(RobustNormalize(scale), both) - expected).max() > 0.5
+
+
 def test_robust_errors() -> None:
     flat = pf.Subject("s1", image=pf.ScalarImage(np.r_[np.zeros(60), 1, 2, 3, 4].reshape(4, 4, 4)))
     for scale in ("iqr", "mad"):

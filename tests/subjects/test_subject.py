@@ -1,6 +1,7 @@
 """What a subject is, and when its images belong together."""
 
 import pickle
+import re
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -61,9 +62,39 @@ class TestSubject:
 
     def test_no_image_and_bare_arrays(self) -> None:
         with pytest.raises(SubjectError, match="'s1' has no image"):
-            pf.Subject("s1", image="image.nii.gz")
+            pf.Subject("s1", image="image.docx")
         with pytest.raises(SubjectError, match=r"'label' is a bare array: wrap it"):
             pf.Subject("s1", image=image(), label=np.zeros((10, 20, 30)))
+
+    @pytest.mark.parametrize(
+        ("value", "mend"),
+        [
+            ("seg.nii.gz", r"label=pf.LabelMap('seg.nii.gz') or label=pf.ScalarImage('seg.nii.gz')"),
+            (Path("a/SEG.NRRD"), "label=pf.LabelMap('a/SEG.NRRD')"),
+            ("all.h5:/seg", "label=pf.LabelMap('all.h5:/seg')"),
+            (["seg.nii", Path("b.mha")], "write label=pf.ScalarImage(['seg.nii', 'b.mha']);"),
+        ],
+    )
+    def test_the_path_of_an_image_is_no_metadata(self, value: object, mend: str) -> None:
+        with pytest.raises(SubjectError, match=r"'s1': 'label' is the path of an image file, .*" + re.escape(mend)):
+            pf.Subject("s1", image=image(), label=value)
+
+    def test_metadata_that_is_meant_so(self) -> None:
+        subject = pf.Subject("s1", image=image(), notes="see seg.nii.gz for more", folder=Path("a.nii.gz/b"), sizes=[1, "nii"], dicom=[])
+        subject.metadata["label"] = "seg.nii.gz"
+        processed = pf.Pipeline()(subject)
+        assert (
+            processed.metadata
+            == subject.metadata
+            == {
+                "notes": "see seg.nii.gz for more",
+                "folder": Path("a.nii.gz/b"),
+                "sizes": [1, "nii"],
+                "dicom": [],
+                "label": "seg.nii.gz",
+            }
+        )
+        assert processed.metadata is not subject.metadata
 
     def test_it_can_be_sent_to_another_process(self) -> None:
         copy = pickle.loads(pickle.dumps(pf.Subject("s1", image=image(), age=3)))

@@ -60,6 +60,11 @@ class TestSubjects:
         assert [subject["image"].path for subject in subjects] == [data / "data" / "a t1.nii.gz", data / "data" / "b t1.nii.gz"]
         assert subjects[0].metadata == {"age": 61, "weight": 70.5, "site": "Köln", "ward": "01"}
 
+    def test_a_column_of_paths_that_is_not_asked_for_is_metadata(self, data: Path) -> None:
+        first, second = pf.subjects_from_table(write(data, HEADER + ROWS), image="t1_path")
+        assert (first.metadata["seg_path"], list(first.images)) == ("data/a seg.nii.gz", ["image"])
+        assert second.metadata["seg_path"] == "data/b seg.nii.gz"
+
     def test_chosen_metadata_and_another_name(self, data: Path) -> None:
         path = write(data, HEADER.replace("subject", "id") + ROWS)
         for metadata in ("age", ["age"]):
