@@ -8,11 +8,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any
 
 from patchflow.commands.arguments import COMMANDS
 from patchflow.commands.configs import check_configs
-from patchflow.commands.parser import SECTIONS, command_in, make_parser, sections_text
+from patchflow.commands.parser import SECTIONS, command_in, instantiate, make_parser, part_of, sections_text
 from patchflow.commands.settings import Settings
 from patchflow.errors import PatchflowError
 
@@ -40,23 +39,16 @@ def _run(given: list[str]) -> int:
     if name is None:
         raise argparse.ArgumentError(None, "name the command first: patchflow COMMAND ...; patchflow --help lists them")
     command = COMMANDS[name]
-    if _of(parsed, name).print_config:
+    if part_of(parsed, name).print_config:
         print(sections_text(parser, parsed, name), end="")
         return 0
-    made = _of(parser.instantiate(parsed), name)
+    made = instantiate(parser, parsed, name)
     settings = Settings(**{section: made[section] for section in SECTIONS})
     options = argparse.Namespace(**{key: value for key, value in vars(made).items() if key not in SECTIONS})
     if command.place is not None:
         command.place(options, settings)
     module, function = command.home
     return int(getattr(import_module(f"patchflow.commands.{module}"), function)(options, settings))
-
-
-def _of(parsed: Any, name: str) -> Any:
-    """What was parsed for a command."""
-    for word in name.split():
-        parsed = parsed[word]
-    return parsed
 
 
 def _one_line(error: Exception, given: Sequence[str]) -> str:

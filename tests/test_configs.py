@@ -97,6 +97,23 @@ def test_fit_goes_on_where_it_stopped(brain, monkeypatch, capsys, tmp_path):
     assert "weights after 3 steps" in capsys.readouterr().out
 
 
+def test_fit_twice_gives_the_same_weights_and_another_seed_others(brain, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(brain)
+    weights = []
+    for run, seed in (("one", "0"), ("two", "0"), ("three", "1")):
+        more = [
+            f"--trainer.default_root_dir={tmp_path / run}",
+            "--trainer.callbacks=null",
+            "--trainer.max_epochs=-1",
+            "--trainer.max_steps=2",
+        ]
+        assert main(["fit", "--config", "configs/brain.yaml", *SMALL, *more, "--patches.seed", seed]) == 0
+        path = capsys.readouterr().out.split(":")[0]
+        weights.append(torch.cat([value.flatten().double() for value in torch.load(path, weights_only=True)["state_dict"].values()]))
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
 @pytest.mark.timeout(120)
 def test_ctrl_c_leaves_a_checkpoint_and_exits_with_130(brain, tmp_path):
     more = [
@@ -144,6 +161,7 @@ def test_an_ensemble_of_checkpoints_is_averaged(brain, monkeypatch, capsys):
         ("fit", ["--model.class_path", "patchflow.segmentation.VNet"], "VNet"),
         ("fit", ["--model.init_args.depth", "3"], "depth"),
         ("fit", ["--trainer.max_step", "3"], "max_step"),
+        ("fit", ["--trainer.accelerator", "abacus"], "trainer: "),
         ("fit", ["--patches.more", "{nonsense: 1}"], "nonsense"),
         ("fit", ["--patches.more", "{batch_size: 1}"], "which the section patches says already"),
         ("fit", ["--split.held_out", "[carl]"], "no subject 'carl'"),

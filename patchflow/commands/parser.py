@@ -71,11 +71,24 @@ def _command_parser(name: str, command: Command, typed: bool) -> ArgumentParser:
     return parser
 
 
+def instantiate(parser: ArgumentParser, parsed: Namespace, name: str) -> Namespace:
+    """What was parsed for a command, with objects in place of their descriptions; a network's first weights follow from patches.seed."""
+    if COMMANDS[name].runs_model:
+        import_module("lightning").seed_everything(part_of(parsed, name).patches.seed, verbose=False)
+    made: Namespace = part_of(parser.instantiate(parsed), name)
+    return made
+
+
+def part_of(parsed: Any, name: str) -> Any:
+    """What was parsed for a command."""
+    for word in name.split():
+        parsed = parsed[word]
+    return parsed
+
+
 def sections_text(parser: ArgumentParser, parsed: Namespace, name: str) -> str:
     """All sections of a parsed command as YAML that every command takes."""
-    plain: Any = yaml.safe_load(parser.dump(parsed))
-    for word in name.split():
-        plain = plain[word]
+    plain = part_of(yaml.safe_load(parser.dump(parsed)), name)
     text: str = yaml.safe_dump({section: plain.get(section) for section in SECTIONS}, sort_keys=False, allow_unicode=True)
     return text
 

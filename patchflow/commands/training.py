@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
@@ -19,7 +20,6 @@ from patchflow.sampling.config import sampler_from
 
 _OURS = ("callbacks", "logger", "enable_progress_bar", "enable_model_summary")
 """Arguments of the Trainer that are set here where they are None."""
-
 
 _TAKEN = ("batch_size", "samples_per_volume", "augment_on", "num_workers", "worker_kind", "seed", "keys")
 """Arguments of `PatchDataModule` that the section `patches` has under the same names."""
@@ -105,9 +105,10 @@ def trainer_of(settings: Settings, training: bool) -> lightning.Trainer:
         callbacks.append(_LeaveCheckpoint(root))
     given.setdefault("enable_progress_bar", sys.stderr.isatty())
     given.setdefault("logger", CSVLogger(root) if training else False)
-    if training:
-        lightning.seed_everything(settings.patches.seed, verbose=False)
-    return lightning.Trainer(callbacks=callbacks, **given)
+    try:
+        return lightning.Trainer(callbacks=callbacks, **given)
+    except (MisconfigurationException, ValueError) as error:
+        raise ArgumentError(f"trainer: {error}") from error
 
 
 def _checkpoint(asked: str | None, trainer: lightning.Trainer) -> str | None:
