@@ -54,8 +54,10 @@ def plain_resample(
         points, _ = next(readings)
         points = [_folded(point, n, outside) for point, n in zip(points, shape, strict=True)]
         if nearest:
-            return _corner(region, box, shape, [torch.floor(point + 0.5).long() for point in points], fill)
-        return _voted(region, box, shape, points, fill)
+            found = _corner(region, box, shape, [torch.floor(point + 0.5).long() for point in points], fill)
+        else:
+            found = _voted(region, box, shape, points, fill)
+        return found.expand(region.shape[0], *location.size)  # of a map that does not move along an axis there is one voxel
     values = region.double()
     if interpolation == "cubic":
         values = _plain_coefficients(values)

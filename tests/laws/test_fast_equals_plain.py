@@ -118,6 +118,17 @@ def test_resampled_labels(source, shape, size, start, dtype, interpolation, outs
         assert not different.any()
 
 
+@pytest.mark.parametrize("labels", [False, True])
+@pytest.mark.parametrize("interpolation", ["nearest", "linear"])
+def test_a_map_that_stands_still_gives_the_whole_patch(interpolation, labels):
+    source, location = SpatialMap.affine(np.diag([0.0, 0, 1, 1])), PatchLocation((0, 0, 0), (2, 3, 4))
+    region = np.arange(24, dtype=np.uint8).reshape(1, 2, 3, 4)
+    box = Box((0, 0, 0), (2, 3, 4))
+    plain = plain_resample(torch.from_numpy(region), box, (2, 3, 4), source, location, 0, "constant", interpolation, labels=labels)
+    assert plain.shape == (1, 2, 3, 4)
+    assert np.array_equal(plain.numpy(), np.broadcast_to(region[:, :1, :1], (1, 2, 3, 4)))
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**64 - 1), st.tuples(*[st.integers(-1000, 1000)] * 3), st.tuples(*[st.integers(1, 11)] * 3), st.integers(1, 3))
 def test_noise(key, start, size, channels):
