@@ -96,7 +96,7 @@ class Segmentation(lightning.LightningModule):
 
     def validation_step(self, batch: dict[str, Any], index: int) -> None:
         """Log the loss of a batch as `val_loss`."""
-        self.log("val_loss", self._loss(batch), prog_bar=True, batch_size=len(batch[self.image]))
+        self.log("val_loss", self._loss(batch), prog_bar=True, batch_size=len(batch[self.image]), sync_dist=True)
 
     def predict_step(self, batch: dict[str, Any], index: int) -> torch.Tensor:
         """The logits of a batch, for `PredictionWriter`."""

@@ -54,7 +54,7 @@ def fit(options: Namespace, settings: Settings) -> int:
         path = last_checkpoint(Path(trainer.default_root_dir))
         print(f"patchflow: interrupted{'' if path is None else f'; --ckpt_path {path} goes on'}", file=sys.stderr)
         return 130
-    if (path := last_checkpoint(Path(trainer.default_root_dir))) is not None:
+    if trainer.is_global_zero and (path := last_checkpoint(Path(trainer.default_root_dir))) is not None:
         print(f"{path}: weights after {trainer.global_step} steps")
     return 0
 
@@ -66,9 +66,9 @@ def validate(options: Namespace, settings: Settings) -> int:
         raise ArgumentError("nobody validates: say who does in the section split, such as split.held_out")
     trainer = trainer_of(settings, training=False)
     path = _checkpoint(options.ckpt_path or "last", trainer)
-    for logged in trainer.validate(model, data, ckpt_path=path, verbose=False, weights_only=True):
-        for name, value in logged.items():
-            print(f"{name}: {value:.4g}")
+    (logged,) = trainer.validate(model, data, ckpt_path=path, verbose=False, weights_only=True)
+    if trainer.is_global_zero:
+        print("\n".join(f"{name}: {value:.4g}" for name, value in logged.items()))
     return 0
 
 

@@ -172,7 +172,7 @@ def _islands(subject: str, image: str, found: LabelSummary, settings: Settings) 
     for value, (sizes, first) in list(islands.items())[:LISTED]:
         sentence = (
             f"{_called(value, declared)} has {len(sizes)} of its {parts[value]} parts of at most {settings.island_voxels} voxels and "
-            f"alone in the background ({sum(sizes)} voxels in all), the first at {first}"
+            f"alone in the background ({_voxels(sum(sizes))} in all), the first at {first}"
         )
         yield Finding("note", "islands", subject, image, sentence, mend)
     if len(islands) > LISTED:
@@ -208,6 +208,10 @@ def _called(value: int, declared: Names | None) -> str:
     return f"label {value}" if name is None else f"label {value} ({name})"
 
 
+def _voxels(number: int) -> str:
+    return f"{number} voxel{'s' * (number != 1)}"
+
+
 def _listed(parts: list[LabelClass]) -> str:
-    shown = ", ".join(f"{part.value} ({part.voxels} voxels)" for part in parts[:LISTED])
+    shown = ", ".join(f"{part.value} ({_voxels(part.voxels)})" for part in parts[:LISTED])
     return shown + (f" and {len(parts) - LISTED} more" if len(parts) > LISTED else "")
