@@ -195,6 +195,17 @@ def test_a_printed_configuration_trains_as_the_file_does(brain, monkeypatch, cap
         assert capsys.readouterr().out == printed
 
 
+def test_a_network_of_the_users_own_is_found_in_the_current_folder(brain, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "my_networks.py").write_text(
+        "import patchflow.segmentation\n\n\nclass Mine(patchflow.segmentation.Segmentation):\n    pass\n"
+    )
+    named = ["--model.class_path", "my_networks.Mine"]
+    assert main(["fit", "--config", str(brain / "configs" / "brain.yaml"), *named, "--print_config"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["model"]["class_path"] == "my_networks.Mine"
+
+
 def test_abdominal_ct_from_a_raw_data_set(tmp_path, monkeypatch, capsys):
     raw = tmp_path / "nnUNet_raw" / "Dataset001_Abdomen"
     affine = np.diag([-1.0, -1, 2.5, 1])

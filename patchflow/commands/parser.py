@@ -1,8 +1,10 @@
 """The parser of the command line, on jsonargparse: every command takes `--config` and the sections of `settings.py`."""
 
 import dataclasses
+import sys
 from collections.abc import Iterator
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -66,6 +68,8 @@ def _command_parser(name: str, command: Command, typed: bool) -> ArgumentParser:
             default: Any = [] if section.name == "preprocess" else None
             parser.add_argument(f"--{section.name}", type=_OPEN[section.name], default=default, help=_HELP[section.name])
     if typed:
+        if not {"", str(Path.cwd())} & set(sys.path):  # classes of the user's own are found where the command is run, as `python -m` does
+            sys.path.insert(0, str(Path.cwd()))
         parser.add_subclass_arguments(import_module("torch.nn").Module, "model", required=False, help=_HELP["model"])
         parser.add_class_arguments(import_module("lightning").Trainer, "trainer", instantiate=False)
     return parser

@@ -1,8 +1,6 @@
-"""Models from the name of their class and a checkpoint: weights alone are read, no code is run."""
+"""Weights from checkpoints: they alone are read, no code is run."""
 
-import importlib
 import pickle
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,32 +11,6 @@ from torch import nn
 from patchflow.errors import ArgumentError, ImageFileError
 
 _SHOWN = 3
-
-
-def load_model(class_path: str, init_args: Mapping[str, Any] | None = None, checkpoint: str | Path | None = None) -> nn.Module:
-    """Make a model and load its weights.
-
-    Args:
-        class_path: "package.module.Class", found as `python -m` finds modules: in the current folder too.
-        init_args: the arguments of the class; None for those that a Lightning checkpoint kept by `save_hyperparameters`, if it did.
-        checkpoint: see `load_weights`; None for a model as it is made.
-
-    Raises:
-        ArgumentError: for a class that is not found or not made with these arguments, or a checkpoint of another architecture.
-        ImageFileError: for a checkpoint that cannot be read.
-    """
-    content = None if checkpoint is None else read_checkpoint(checkpoint)
-    kept = content.get("hyper_parameters") if content is not None else None
-    arguments = dict(kept or {}) if init_args is None else dict(init_args)
-    try:
-        model = _class(class_path)(**arguments)
-    except TypeError as error:
-        raise ArgumentError(f"{class_path} cannot be made with {arguments!r:.200} ({error}): give it its arguments in init_args") from error
-    if not isinstance(model, nn.Module):
-        raise ArgumentError(f"{class_path} is no torch.nn.Module")
-    if content is not None:
-        _load(model, content, str(checkpoint))
-    return model.eval()
 
 
 def load_weights(model: nn.Module, checkpoint: str | Path) -> None:
@@ -94,17 +66,3 @@ def _load(model: nn.Module, content: Mapping[str, Any], what: str) -> None:
         told = "; ".join(f"{len(names)} {how}: {', '.join(names[:_SHOWN])}" for how, names in found.items() if names)
         raise ArgumentError(f"{what} is of another architecture than {type(model).__name__} ({told}): give the class and arguments it had")
     model.load_state_dict(state)
-
-
-def _class(class_path: str) -> Any:
-    module, _, name = class_path.rpartition(".")
-    if not module:
-        raise ArgumentError(f'the model must be named as "package.module.Class", not {class_path!r}')
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        return getattr(importlib.import_module(module), name)
-    except ImportError as error:
-        raise ArgumentError(f"{class_path} cannot be imported ({error}): run where its module is, or install it") from error
-    except AttributeError as error:
-        raise ArgumentError(f"the module {module} has no {name}: name a class of it") from error

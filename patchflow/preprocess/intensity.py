@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 
@@ -104,11 +105,7 @@ class ZNormalize(Step):
 
     def apply(self, volumes: dict[str, Volume], subject_name: str) -> dict[str, Volume]:
         """Fold the normalisation into the maps of the images."""
-        for key in scalar_names(self.keys, volumes, subject_name):
-            mask = mask_of(self.mask, volumes, subject_name)
-            change = partial(self._normalised, mask=mask, subject_name=subject_name, key=key)
-            volumes[key] = of_channels(volumes[key], self.per_channel, change)
-        return volumes
+        return each_folded(self, volumes, subject_name, self._normalised)
 
     def _normalised(self, volume: Volume, mask: Mask | None, subject_name: str, key: str) -> Volume:
         mean, std = self.mean, self.std
@@ -157,11 +154,7 @@ class Rescale(Step):
 
     def apply(self, volumes: dict[str, Volume], subject_name: str) -> dict[str, Volume]:
         """Fold the rescaling into the maps of the images."""
-        for key in scalar_names(self.keys, volumes, subject_name):
-            mask = mask_of(self.mask, volumes, subject_name)
-            change = partial(self._rescaled, mask=mask, subject_name=subject_name, key=key)
-            volumes[key] = of_channels(volumes[key], self.per_channel, change)
-        return volumes
+        return each_folded(self, volumes, subject_name, self._rescaled)
 
     def _rescaled(self, volume: Volume, mask: Mask | None, subject_name: str, key: str) -> Volume:
         found = percentiles(volume, self.percentiles, mask, self.above)
@@ -269,7 +262,27 @@ class ReplaceNonFinite(Step):
         return volumes
 
 
-def of_channels(volume: Volume, per_channel: bool, change: Callable[[Volume], Volume]) -> Volume:
+class _Normalisation(Protocol):
+    """A step that normalises scalar images by statistics of their own."""
+
+    @property
+    def keys(self) -> Keys: ...
+    @property
+    def mask(self) -> str | None: ...
+    @property
+    def per_channel(self) -> bool: ...
+
+
+def each_folded(step: _Normalisation, volumes: dict[str, Volume], subject_name: str, change: Callable[..., Volume]) -> dict[str, Volume]:
+    """The volumes, those of the step's scalar images changed by `change(volume, mask, subject_name, key)`."""
+    for key in scalar_names(step.keys, volumes, subject_name):
+        mask = mask_of(step.mask, volumes, subject_name)
+        fold = partial(change, mask=mask, subject_name=subject_name, key=key)
+        volumes[key] = _of_channels(volumes[key], step.per_channel, fold)
+    return volumes
+
+
+def _of_channels(volume: Volume, per_channel: bool, change: Callable[[Volume], Volume]) -> Volume:
     """The volume with its map changed: of all channels together, or of each by itself.
 
     A volume has one map for all channels; where they would need several, it holds their values, float32, and nothing is left to be done.

@@ -1,14 +1,13 @@
 """Normalisation that a few extreme voxels do not move."""
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 from patchflow.images.volume import Volume
-from patchflow.preprocess.base import Step, checked_keys, scalar_names, where
+from patchflow.preprocess.base import Step, checked_keys, where
 from patchflow.preprocess.fields import chosen, finite, set_fields
-from patchflow.preprocess.foreground import constant, mask_of, nothing
-from patchflow.preprocess.intensity import Keys, folded, of_channels
+from patchflow.preprocess.foreground import constant, nothing
+from patchflow.preprocess.intensity import Keys, each_folded, folded
 from patchflow.preprocess.statistics import Mask, percentiles, spread
 
 _QUARTILES = 1.3489795003921634  # from one to the other of a normal distribution, in standard deviations
@@ -46,11 +45,7 @@ class RobustNormalize(Step):
 
     def apply(self, volumes: dict[str, Volume], subject_name: str) -> dict[str, Volume]:
         """Fold the normalisation into the maps of the images."""
-        for key in scalar_names(self.keys, volumes, subject_name):
-            mask = mask_of(self.mask, volumes, subject_name)
-            change = partial(self._normalised, mask=mask, subject_name=subject_name, key=key)
-            volumes[key] = of_channels(volumes[key], self.per_channel, change)
-        return volumes
+        return each_folded(self, volumes, subject_name, self._normalised)
 
     def _normalised(self, volume: Volume, mask: Mask | None, subject_name: str, key: str) -> Volume:
         found = percentiles(volume, (25.0, 50.0, 75.0), mask, self.above)
